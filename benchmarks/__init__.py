@@ -1,0 +1,1 @@
+"""Evaluation, sweeps, Pareto statistics and the embedded benchmark."""

@@ -1,0 +1,155 @@
+"""The batch: a struct of arrays, N rollouts in P groups. All that a reward or an advantage ever sees of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+class Verdict(IntEnum):
+    """What the verifier says. UNKNOWN (it died, timed out, could not parse the gold answer) is never counted as wrong."""
+
+    WRONG = 0
+    CORRECT = 1
+    UNKNOWN = -1
+
+
+_DTYPES: dict[str, Any] = {
+    "problem_id": object, "origin": object, "mode": object, "tags": object, "tokens": object,
+    "group": np.int64, "sample_id": np.int64, "length": np.int64, "max_tokens": np.int64, "verdict": np.int8,
+    "truncated": np.bool_, "format_ok": np.bool_,
+}  # fmt: skip
+REQUIRED = ("group", "length", "verdict")
+OPTIONAL = (
+    "format_ok", "tags", "mode", "budget", "tokens", "reference_accuracy", "reference_length", "mean_log_prob",
+    "entropy_all", "entropy_think", "entropy_answer", "entropy_temperature",
+)  # fmt: skip
+
+
+def _column(name: str, values: Any) -> NDArray[Any]:
+    if name == "verdict":
+        values = [Verdict.UNKNOWN if v is None else int(v) for v in values]
+    dtype = _DTYPES.get(name, np.float64)
+    if dtype is object:  # ragged columns must not be turned into matrices
+        column = np.empty(len(values), dtype=object)
+        column[:] = list(values) if name != "tokens" else [np.asarray(v) for v in values]
+        return column
+    return np.asarray(values, dtype=dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """N rollouts as columns of equal length; any sequence is accepted and converted.
+
+    group (N,) int: rollouts of one prompt. length (N,) int: output token ids, end-of-sequence included.
+    verdict (N,) Verdict (None and -1 mean unknown). problem_id (N,) str: stable id from the data (default: the group).
+    sample_id (N,) int: travels with the rollout, breaks ties, seeds randomness (default: the position).
+    truncated (N,) bool. max_tokens (N,) int: the cap of the request. origin (N,) train | monitor | validation.
+    Optional columns (None when absent): see OPTIONAL; entropies in nats at `entropy_temperature`.
+    Raises ValueError naming the column for unequal lengths, negative lengths or unknown verdict codes.
+    """
+
+    group: Ints
+    length: Ints
+    verdict: NDArray[np.int8]
+    problem_id: NDArray[Any] = None  # type: ignore[assignment]
+    sample_id: Ints = None  # type: ignore[assignment]
+    truncated: Bools = None  # type: ignore[assignment]
+    max_tokens: Ints = None  # type: ignore[assignment]
+    origin: NDArray[Any] = None  # type: ignore[assignment]
+    format_ok: Bools | None = None
+    tags: NDArray[Any] | None = None
+    mode: NDArray[Any] | None = None
+    budget: Floats | None = None
+    tokens: NDArray[Any] | None = None
+    reference_accuracy: Floats | None = None
+    reference_length: Floats | None = None
+    mean_log_prob: Floats | None = None
+    entropy_all: Floats | None = None
+    entropy_think: Floats | None = None
+    entropy_answer: Floats | None = None
+    entropy_temperature: Floats | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.group)
+        defaults: dict[str, Any] = {
+            "problem_id": [str(g) for g in self.group],
+            "sample_id": np.arange(n),
+            "truncated": np.zeros(n),
+            "max_tokens": np.full(n, max(self.length, default=0)),
+            "origin": ["train"] * n,
+        }
+        for f in fields(self):
+            values = getattr(self, f.name)
+            if values is None and f.name in OPTIONAL:
+                continue
+            column = _column(f.name, defaults[f.name] if values is None else values)
+            if column.shape != (n,):
+                raise ValueError(f"Batch.{f.name}: shape {column.shape}, but `group` has {n} rollouts; give one value a rollout")
+            object.__setattr__(self, f.name, column)
+        if n and self.length.min() < 0:
+            raise ValueError(f"Batch.length: {self.length.min()} is negative; a length is a number of output tokens")
+        if not np.isin(self.verdict, list(Verdict)).all():
+            raise ValueError(f"Batch.verdict: {sorted(set(self.verdict.tolist()))}; use Verdict.CORRECT, WRONG or UNKNOWN")
+
+    def __len__(self) -> int:
+        return len(self.group)
+
+    @property
+    def correct(self) -> Bools:
+        """(N,) bool: verified correct."""
+        return self.verdict == Verdict.CORRECT
+
+    @property
+    def known(self) -> Bools:
+        """(N,) bool: the verifier decided."""
+        return self.verdict != Verdict.UNKNOWN
+
+    @cached_property
+    def group_index(self) -> Ints:
+        """(N,) int: groups renumbered 0..P-1."""
+        return np.unique(self.group, return_inverse=True)[1].astype(np.int64)
+
+    @property
+    def num_groups(self) -> int:
+        return int(self.group_index.max()) + 1 if len(self) else 0
+
+    def groups(self) -> Iterator[Ints]:
+        """Positions of each group's rollouts, in `sample_id` order, so that arrival order never matters."""
+        order = np.lexsort((self.sample_id, self.group_index))
+        if len(order):
+            yield from np.split(order, np.flatnonzero(np.diff(self.group_index[order])) + 1)
+
+    def group_sum(self, x: Any, where: Bools | None = None) -> Floats:
+        """(P,) sum of x over each group's rollouts (those in `where`)."""
+        x = np.asarray(x, dtype=np.float64)
+        weights = x if where is None else np.where(where, x, 0.0)
+        return np.bincount(self.group_index, weights=weights, minlength=self.num_groups)
+
+    def group_mean(self, x: Any, where: Bools | None = None) -> Floats:
+        """(P,) mean of x in each group; 0 where a group has no member in `where`."""
+        count = self.group_sum(np.ones(len(self)), where)
+        return self.group_sum(x, where) / np.maximum(count, 1)
+
+    def group_std(self, x: Any, where: Bools | None = None, ddof: int = 0) -> Floats:
+        """(P,) standard deviation of x in each group; 0 where a group has no more than `ddof` members in `where`."""
+        x = np.asarray(x, dtype=np.float64)
+        deviation = x - self.group_mean(x, where)[self.group_index]
+        count = self.group_sum(np.ones(len(self)), where)
+        variance = self.group_sum(deviation**2, where) / np.maximum(count - ddof, 1)
+        return np.where(count > ddof, np.sqrt(variance), 0.0)
+
+    def take(self, index: Any) -> Batch:
+        """The batch of the rollouts that `index` (bool mask or positions) selects."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(**{k: None if v is None else v[index] for k, v in columns.items()})

@@ -1,0 +1,1 @@
+"""Rollouts in, weights out: advantages, objectives, the GRPO loop and its checkpoints."""
