@@ -8,10 +8,6 @@ from typing import Any
 from rewards.batch import Verdict
 
 
-class TautError(Exception):
-    """An error the user can act on: the message names the place, the value and the remedy."""
-
-
 @dataclass(frozen=True)
 class Problem:
     """One row of a problem set; `id` is stable across shuffles, subsets and resumes (reward state is keyed by it)."""
