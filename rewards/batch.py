@@ -95,12 +95,16 @@ class Batch:
                 continue
             column = _column(f.name, defaults[f.name] if values is None else values)
             if column.shape != (n,):
-                raise ValueError(f"Batch.{f.name}: shape {column.shape}, but `group` has {n} rollouts; give one value a rollout")
+                raise ValueError(
+                    f"Batch.{f.name}: shape {column.shape}, but `group` has {n} rollouts; give one value a rollout"
+                )
             object.__setattr__(self, f.name, column)
         if n and self.length.min() < 0:
             raise ValueError(f"Batch.length: {self.length.min()} is negative; a length is a number of output tokens")
         if not np.isin(self.verdict, list(Verdict)).all():
-            raise ValueError(f"Batch.verdict: {sorted(set(self.verdict.tolist()))}; use Verdict.CORRECT, WRONG or UNKNOWN")
+            raise ValueError(
+                f"Batch.verdict: {sorted(set(self.verdict.tolist()))}; use Verdict.CORRECT, WRONG or UNKNOWN"
+            )
 
     def __len__(self) -> int:
         return len(self.group)

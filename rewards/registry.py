@@ -1,0 +1,89 @@
+"""Names to classes: a module that registers is imported only when its name is used. One line adds a method."""
+
+from __future__ import annotations
+
+import importlib
+from difflib import get_close_matches
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+def nearest(name: str, known: Any) -> str:
+    """A hint that ends an error message: the nearest known name, or all of them."""
+    known = sorted(known)
+    close = get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def describe(error: ValidationError) -> str:
+    """A pydantic error on one line: each place, what is wrong there, and the value that was given."""
+    lines = []
+    for item in error.errors(include_url=False):
+        place = ".".join(
+            str(part) for part in item["loc"] if not (isinstance(part, str) and part.startswith("function-"))
+        )
+        message = item["msg"].removeprefix("Value error, ")
+        given = "" if item["type"] in ("value_error", "missing") else f", got {item['input']!r}"
+        lines.append(f"{place}: {message}{given}" if place else f"{message}{given}")
+    return "; ".join(lines)
+
+
+class Node(BaseModel):
+    """A piece that is its own configuration: its fields are the YAML keys, `type` names it in its registry."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
+
+    type: str = ""
+    registry: ClassVar[Registry]
+
+    @classmethod
+    def label(cls) -> str:
+        """The registered name, as YAML spells it."""
+        return str(cls.model_fields["type"].default)
+
+
+class Registry:
+    """The known pieces of one kind. `table` maps a name to "module:Class"; "module:Class" itself also works as a name,
+    so a user's own class needs no entry. Raises ValueError naming the kind, the value and the nearest known name."""
+
+    def __init__(self, kind: str, table: dict[str, str]) -> None:
+        self.kind, self.table = kind, table
+
+    def get(self, name: str) -> type[Node]:
+        """The class that `name` stands for."""
+        path = self.table.get(name, name)
+        if ":" not in path:
+            raise ValueError(f"unknown {self.kind} {name!r}; {nearest(name, self.table)}")
+        module, _, attribute = path.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(
+                f"{self.kind} {name!r} cannot be imported: {error}; give an installed 'module:Class'"
+            ) from error
+
+    def build(self, value: Any) -> Any:
+        """A piece from its configuration: a Node as it is, a name, or a mapping with `type`."""
+        if isinstance(value, Node):
+            return value
+        if isinstance(value, str):
+            value = {"type": value}
+        if not isinstance(value, dict) or "type" not in value:
+            raise ValueError(
+                f"a {self.kind} is a name or a mapping with `type`, got {value!r}; {nearest('', self.table)}"
+            )
+        cls = self.get(str(value["type"]))
+        rest = {k: v for k, v in value.items() if k != "type"}
+        for key in rest:
+            if key not in cls.model_fields:
+                raise ValueError(
+                    f"{self.kind} {value['type']!r} has no setting {key!r}; {nearest(key, cls.model_fields)}"
+                )
+        try:
+            piece = cls(**rest)
+        except ValidationError as error:
+            raise ValueError(f"{self.kind} {value['type']!r}: {describe(error)}") from error
+        if cls.label() != value["type"]:  # imported by path: remember the path, so that YAML finds it again
+            object.__setattr__(piece, "type", value["type"])
+        return piece

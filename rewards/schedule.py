@@ -1,0 +1,121 @@
+"""Numbers that move with training: wherever a reward takes a number, a schedule may stand instead."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, model_validator
+
+from rewards.progress import Progress
+from rewards.registry import Node, Registry
+
+SCHEDULES = Registry(
+    "schedule",
+    {
+        "linear": "rewards.schedule:Linear",
+        "cosine": "rewards.schedule:Cosine",
+        "drops": "rewards.schedule:Drops",
+        "piecewise": "rewards.schedule:Piecewise",
+    },
+)
+
+
+class Schedule(Node):
+    """A pure function of `Progress`: nothing to checkpoint, the step decides."""
+
+    registry: ClassVar[Registry] = SCHEDULES
+
+    def at(self, progress: Progress) -> float:
+        """The value at this step."""
+        raise NotImplementedError
+
+    def __mul__(self, reward: Any) -> Any:
+        return reward.__rmul__(self)
+
+
+class _Ramp(Schedule):
+    start: float
+    end: float
+    begin: int = Field(0, ge=0)
+    steps: int | None = Field(None, ge=1, description="length of the ramp; None: to the end of training")
+
+    def _share(self, progress: Progress) -> float:
+        steps = self.steps or max(progress.total_steps - self.begin, 1)
+        return min(max((progress.step - self.begin) / steps, 0.0), 1.0)
+
+
+class Linear(_Ramp):
+    """From `start` to `end` in a straight line over `steps` steps after `begin`, constant before and after."""
+
+    type: Literal["linear"] = "linear"
+
+    def at(self, progress: Progress) -> float:
+        """The value at this step."""
+        return self.start + (self.end - self.start) * self._share(progress)
+
+
+class Cosine(_Ramp):
+    """From `start` to `end` along half a cosine."""
+
+    type: Literal["cosine"] = "cosine"
+
+    def at(self, progress: Progress) -> float:
+        """The value at this step."""
+        return self.end + 0.5 * (self.start - self.end) * (1 + math.cos(math.pi * self._share(progress)))
+
+
+class Drops(Schedule):
+    """start * factor ** (step // every): the exponential budget of Train Long, Think Short (2508.08940)."""
+
+    type: Literal["drops"] = "drops"
+    start: float
+    factor: float = Field(gt=0)
+    every: int = Field(ge=1)
+    floor: float = 0.0
+
+    def at(self, progress: Progress) -> float:
+        """The value at this step."""
+        return max(self.floor, self.start * self.factor ** (progress.step // self.every))
+
+
+class Piecewise(Schedule):
+    """Constant stages: `values[i]` from step `from_steps[i]` on (ThinkPrune's caps, AutoThink's stages)."""
+
+    type: Literal["piecewise"] = "piecewise"
+    from_steps: list[int]
+    values: list[float]
+
+    @model_validator(mode="after")
+    def _check(self) -> Piecewise:
+        steps = self.from_steps
+        if len(steps) != len(self.values) or not steps or steps[0] != 0 or sorted(set(steps)) != steps:
+            raise ValueError(f"from_steps {steps} must rise from 0 and be as many as values {self.values}")
+        return self
+
+    def at(self, progress: Progress) -> float:
+        """The value at this step."""
+        return self.values[sum(progress.step >= s for s in self.from_steps) - 1]
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"expected a number or a schedule, got {value!r}")
+    if isinstance(value, str) and value not in SCHEDULES.table:
+        value = float(value)  # YAML reads 1e-3 as a string
+    return float(value) if isinstance(value, int | float) else SCHEDULES.build(value)
+
+
+def _tokens(value: float | Schedule) -> float | Schedule:
+    if isinstance(value, float) and value < 0:
+        raise ValueError(f"{value:g} tokens is negative; a budget is a number of output tokens, 0 or more")
+    return value
+
+
+Number = Annotated[float | SerializeAsAny[Schedule], BeforeValidator(_number)]
+Tokens = Annotated[Number, AfterValidator(_tokens)]
+
+
+def at(number: float | Schedule, progress: Progress) -> float:
+    """The number's value at this step."""
+    return number.at(progress) if isinstance(number, Schedule) else number

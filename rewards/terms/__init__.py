@@ -1,0 +1,1 @@
+"""One shaping method, one file."""

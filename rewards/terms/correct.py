@@ -1,0 +1,24 @@
+"""Correctness: what the verdict alone pays."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from rewards.base import Kind, Reward
+from rewards.batch import Batch, Floats
+from rewards.progress import Progress
+
+
+class Correct(Reward):
+    """`right` for a verified answer, `wrong` otherwise; plain GRPO's reward is the default 1 and 0."""
+
+    type: Literal["correct"] = "correct"
+    own_kind: ClassVar[Kind] = "whole"
+    right: float = 1.0
+    wrong: float = 0.0
+
+    def compute(self, batch: Batch, progress: Progress) -> Floats:
+        """(N,) rewards."""
+        return np.where(batch.correct, self.right, self.wrong)
