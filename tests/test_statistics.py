@@ -1,0 +1,160 @@
+"""The statistics of an evaluation: closed forms, measured coverage, pairing, and what is too little to say anything."""
+
+import math
+
+import numpy as np
+import pytest
+
+from benchmarks.statistics import Samples, by_level, compare, problem_means, resampling_weights, summarise
+
+
+def evaluation(correct, length=None, ids=None, **columns) -> Samples:
+    """Samples from a (problems, samples) matrix of verdicts; lengths default to 10."""
+    verdict = np.asarray(correct)
+    p, k = verdict.shape
+    length = np.full((p, k), 10.0) if length is None else np.asarray(length)
+    ids = [f"p{i}" for i in range(p)] if ids is None else ids
+    return Samples(np.repeat(ids, k), length.ravel(), verdict.ravel(), **columns)
+
+
+def simulate(rng, problems: int, samples: int, concentration: float = 1.0) -> Samples:
+    """Problems of very different difficulty (Beta), so that samples of one problem agree; lengths are heavy-tailed."""
+    p = rng.beta(concentration, concentration, size=(problems, 1))
+    correct = rng.random((problems, samples)) < p
+    length = 50 * (2 - p) * rng.lognormal(0, 0.5, size=(problems, samples))
+    return evaluation(correct.astype(int), length)
+
+
+def test_point_estimates_are_means_over_problems_of_means_over_samples():
+    s = summarise(evaluation([[1, 1, 0, 0], [1, 1, 1, 1]], [[10, 10, 20, 20], [30, 30, 30, 30]]))
+    assert s.accuracy.value == pytest.approx(0.75)
+    assert s.tokens.value == pytest.approx(22.5)
+    assert (s.problems, s.samples, s.unknown, s.seeds) == (2, 8, 0, 1)
+
+
+def test_standard_error_equals_the_closed_form_of_a_mean_of_problem_means():
+    ev = simulate(np.random.default_rng(1), 300, 4)
+    means = problem_means(ev)
+    s = summarise(ev, resamples=20_000)
+    for got, column in ((s.accuracy, means[:, 0]), (s.tokens, means[:, 1])):
+        assert got.se == pytest.approx(column.std(ddof=0) / math.sqrt(300), rel=0.03)
+        assert got.low == pytest.approx(got.value - 1.96 * got.se, abs=0.3 * got.se)
+        assert got.high == pytest.approx(got.value + 1.96 * got.se, abs=0.3 * got.se)
+
+
+def test_repeating_every_sample_does_not_narrow_the_interval():
+    """Eight copies of one sample carry the information of one: an interval over samples would be sqrt(8) too narrow."""
+    once = np.random.default_rng(2).integers(0, 2, size=(200, 1))
+    one, eight = summarise(evaluation(once)), summarise(evaluation(np.repeat(once, 8, axis=1)))
+    assert eight.accuracy == one.accuracy
+    naive = math.sqrt(one.accuracy.value * (1 - one.accuracy.value) / (200 * 8))
+    assert eight.accuracy.se > 2.5 * naive
+
+
+@pytest.mark.parametrize("problems", [60, 200])
+def test_intervals_cover_the_truth_as_often_as_they_say(problems):
+    """1,000 simulated evaluations: 95 % nominal, 2 points allowed; resampling samples would cover about two thirds."""
+    rng = np.random.default_rng(3)
+    hits, naive_hits, trials = np.zeros(2), 0, 1000
+    mean_tokens = 50 * 1.5 * math.exp(0.125)
+    for _ in range(trials):
+        s = summarise(simulate(rng, problems, 8, concentration=0.5), resamples=800)
+        hits += (
+            s.accuracy.low <= 0.5 <= s.accuracy.high,
+            s.tokens.low <= mean_tokens <= s.tokens.high,
+        )
+        naive_hits += abs(s.accuracy.value - 0.5) <= 1.96 * math.sqrt(0.25 / (problems * 8))
+    assert np.all(np.abs(hits / trials - 0.95) <= 0.02), hits / trials
+    assert naive_hits / trials < 0.75
+
+
+def test_paired_differences_are_narrower_than_independent_ones_and_match_the_closed_form():
+    rng = np.random.default_rng(4)
+    p = rng.beta(0.5, 0.5, size=(500, 1))
+    a, b = (
+        evaluation((rng.random((500, 4)) < p).astype(int), 100 * (2 - p) + rng.normal(0, 5, (500, 4))) for _ in "ab"
+    )
+    c = compare(a, b, resamples=20_000)
+    d = problem_means(a) - problem_means(b)
+    assert c.accuracy.value == pytest.approx(d[:, 0].mean())
+    assert c.accuracy.se == pytest.approx(d[:, 0].std() / math.sqrt(500), rel=0.03)
+    unpaired = math.hypot(summarise(a).tokens.se, summarise(b).tokens.se)
+    assert c.tokens.se < 0.3 * unpaired
+    assert c.problems == 500 and c.left_out == 0
+
+
+def test_the_difference_to_itself_is_exactly_zero():
+    ev = simulate(np.random.default_rng(5), 50, 4)
+    c = compare(ev, ev)
+    assert (c.accuracy.value, c.accuracy.se, c.tokens_ratio.high) == (0, 0, 0)
+
+
+def test_tokens_ratio_is_the_saving():
+    ev = evaluation([[1], [0], [1]], [[100], [200], [300]])
+    shorter = evaluation([[1], [0], [1]], [[50], [100], [150]])
+    assert compare(shorter, ev).tokens_ratio.value == pytest.approx(-0.5)
+    assert compare(shorter, ev).tokens_ratio.se == pytest.approx(0, abs=1e-12)
+
+
+def test_seeds_are_averaged_on_jointly_resampled_problems_and_their_spread_is_told():
+    a, b = evaluation([[1], [1], [0], [1]]), evaluation([[1], [0], [0], [0]])
+    both = summarise([a, b])
+    assert both.accuracy.value == pytest.approx(0.5)
+    assert both.spread["accuracy"] == pytest.approx(np.std([0.75, 0.25], ddof=1))
+    averaged = evaluation([[1, 1], [1, 0], [0, 0], [1, 0]])  # the same samples, taken as one evaluation
+    assert both.accuracy.interval == pytest.approx(summarise(averaged).accuracy.interval)
+    assert math.isnan(summarise(a).spread["accuracy"])
+
+
+def test_unknown_verdicts_are_absent_and_counted():
+    known = evaluation([[1, 0], [1, 1], [0, 0]], [[10, 20], [30, 40], [50, 60]])
+    with_unknown = evaluation(
+        [[1, 0, -1], [1, 1, -1], [0, 0, -1], [-1, -1, -1]],
+        [[10, 20, 999], [30, 40, 999], [50, 60, 999], [999, 999, 999]],
+    )
+    s, reference = summarise(with_unknown), summarise(known)
+    assert s.unknown == 6 and s.problems == 4
+    assert (s.accuracy.value, s.tokens.value) == (reference.accuracy.value, reference.tokens.value)
+    assert compare(with_unknown, known).left_out == 1
+
+
+def test_none_is_unknown():
+    s = Samples(np.array(["a", "b", "c"]), np.ones(3), [1, None, 0])  # type: ignore[arg-type]
+    assert s.known.tolist() == [True, False, True]
+
+
+def test_the_order_of_samples_does_not_matter():
+    ev = simulate(np.random.default_rng(6), 40, 4)
+    order = np.random.default_rng(7).permutation(len(ev))
+    a, b = summarise(ev), summarise(ev.take(order))
+    for first, second in ((a.accuracy, b.accuracy), (a.tokens, b.tokens)):
+        assert first.value == pytest.approx(second.value) and first.interval == pytest.approx(second.interval)
+
+
+def test_too_little_data_gives_nan_and_a_reason():
+    none = summarise(evaluation([[-1, -1]])).accuracy
+    assert math.isnan(none.value) and none.reason == "no problem with a known verdict"
+    one = summarise(evaluation([[1, 0]])).accuracy
+    assert one.value == 0.5 and math.isnan(one.low) and "one problem" in one.reason
+    empty = summarise(Samples(np.array([]), np.array([]), np.array([]))).accuracy
+    assert math.isnan(empty.value) and empty.reason
+    apart = compare(evaluation([[1], [1]], ids=["a", "b"]), evaluation([[1], [1]], ids=["c", "d"]))
+    assert math.isnan(apart.accuracy.value) and apart.accuracy.reason and apart.left_out == 4
+    assert none.text() == "n/a (no problem with a known verdict)" and one.text() == "0.500 [n/a]"
+
+
+def test_levels_are_summarised_apart_in_natural_order():
+    levels = by_level(evaluation([[1], [1], [0], [0]], level=["10", "2", "10", "2"]))
+    assert list(levels) == ["2", "10"] and levels["2"].accuracy.value == 0.5
+    assert by_level(evaluation([[1], [0]])) == {}
+
+
+def test_a_column_of_another_length_is_named():
+    with pytest.raises(ValueError, match="Samples.length"):
+        Samples(np.array(["a", "b"]), np.ones(3), np.array([1, 0]))
+
+
+def test_the_same_seed_gives_the_same_resamples():
+    assert np.array_equal(resampling_weights(30, 50, 1), resampling_weights(30, 50, 1))
+    assert not np.array_equal(resampling_weights(30, 50, 1), resampling_weights(30, 50, 2))
+    assert resampling_weights(30, 50, 1).sum(axis=1).tolist() == [30] * 50
