@@ -1,0 +1,108 @@
+"""Requests in, judged rollouts out: the one path that training, monitoring, held-out tests and `taut eval` share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rewards.batch import Batch, Verdict
+from rewards.verifier import Verifier
+from rollout.engine import Engine
+from rollout.prompts import PromptTemplate
+from rollout.seeds import seed_of
+from rollout.types import Problem, Prompt, Request, Rollout
+
+
+@dataclass
+class Sampler:
+    """An engine, a template and a verifier. `seed` is the run's: with a request's origin and sample id it decides every draw."""
+
+    engine: Engine
+    template: PromptTemplate
+    verifier: Verifier
+    stop_ids: Sequence[int]
+    seed: int
+
+    def sample(self, requests: Sequence[Request], temperature: float | None = None) -> list[Rollout]:
+        """One unjudged rollout a request, in order."""
+        tokenizer = self.template.tokenizer
+        encoded = {text: self.template.encode(text) for r in requests for text in (r.prompt, r.train_prompt, r.prefix) if text}
+        prompts = []
+        for r in requests:
+            prefix = encoded.get(r.prefix, ())
+            prompts.append(
+                Prompt((*encoded[r.prompt], *prefix), r.max_tokens - len(prefix), seed_of(self.seed, r.origin, r.sample_id))
+            )
+        rollouts = []
+        for r, completion in zip(requests, self.engine.generate(prompts, temperature), strict=True):
+            prefix = encoded.get(r.prefix, ())
+            ids = (*prefix, *completion.token_ids)
+            shown = ids[:-1] if completion.finish_reason == "stop" and ids[-1] in self.stop_ids else ids
+            rollouts.append(
+                Rollout(
+                    request=r,
+                    prompt_ids=encoded[r.train_prompt or r.prompt],
+                    token_ids=ids,
+                    log_probs=(*[float("nan")] * len(prefix), *completion.log_probs),
+                    finish_reason=completion.finish_reason,
+                    versions=(*[self.engine.version] * len(prefix), *completion.versions),
+                    text=tokenizer.decode(list(shown), skip_special_tokens=False),
+                    forced=len(prefix),
+                )
+            )
+        return rollouts
+
+    def judge(self, rollouts: Sequence[Rollout]) -> None:
+        """Fill in verdict, reason and format of each rollout."""
+        cases = [
+            (r.request.problem.answer, r.text, r.finish_reason, self.template.thinking_open(r.request.prompt)) for r in rollouts
+        ]
+        for rollout, judgement in zip(rollouts, self.verifier.verify_many(cases), strict=True):
+            rollout.verdict, rollout.reason = Verdict(judgement.verdict), judgement.reason
+            rollout.format_ok = judgement.format_ok
+
+    def __call__(self, requests: Sequence[Request], temperature: float | None = None) -> list[Rollout]:
+        """Sample, then judge."""
+        rollouts = self.sample(requests, temperature)
+        self.judge(rollouts)
+        return rollouts
+
+
+def heldout_requests(problems: Sequence[Problem], template: PromptTemplate, samples: int, max_tokens: int, budget: int | None = None) -> list[Request]:
+    """`samples` requests a problem with origin "validation"; sample ids depend on the problem's place alone, so that
+    every policy is tested with the same draws (paired comparisons)."""
+    return [
+        Request(p, g, g * samples + k, prompt, max_tokens, budget=budget, origin="validation")
+        for g, p in enumerate(problems)
+        for prompt in [template.render(p, budget)]
+        for k in range(samples)
+    ]
+
+
+def to_batch(rollouts: Sequence[Rollout], **columns: Any) -> Batch:
+    """The batch of these rollouts; `columns` adds what was measured elsewhere (entropies, reference statistics)."""
+    requests = [r.request for r in rollouts]
+    budgets = [r.budget for r in requests]
+    known: dict[str, Any] = {
+        "reference_accuracy": [p.problem.extra.get("reference_accuracy") for p in requests],
+        "reference_length": [p.problem.extra.get("reference_length") for p in requests],
+    }
+    extra = {name: np.array(values, dtype=float) for name, values in known.items() if all(v is not None for v in values)}
+    return Batch(
+        group=[r.group for r in requests],
+        length=[len(r.token_ids) for r in rollouts],
+        verdict=[r.verdict for r in rollouts],
+        problem_id=[r.problem.id for r in requests],
+        sample_id=[r.sample_id for r in requests],
+        truncated=[r.finish_reason == "length" for r in rollouts],
+        max_tokens=[r.max_tokens for r in requests],
+        origin=[r.origin for r in requests],
+        format_ok=[r.format_ok for r in rollouts],
+        mode=[r.mode for r in requests],
+        budget=None if None in budgets else budgets,
+        tokens=[r.token_ids for r in rollouts],
+        **(extra | columns),
+    )

@@ -1,0 +1,78 @@
+"""Sampling plans: what is asked of the engine for a step's problems. One plan, one class, one registry line.
+
+A plan decides per rollout the prompt (and the one that is trained, where it differs), a budget told in it, a mode, a
+forced prefix and the cap; it may have state (a cap that moves with what was observed), which travels in the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import BeforeValidator, Field, SerializeAsAny
+
+from rewards.batch import Batch
+from rewards.errors import TautError
+from rewards.progress import Progress
+from rewards.registry import Node, Registry
+from rewards.schedule import Tokens, at
+from rollout.types import Problem, Request
+
+PLANS = Registry("sampling plan", {"group": "rollout.sampling:GroupPlan"})
+
+Render = Callable[[Problem, "int | None"], str]  # (problem, budget told in the prompt) -> prompt text
+
+
+class SamplingPlan(Node):
+    """Problems in, requests out."""
+
+    registry: ClassVar[Registry] = PLANS
+
+    samples: int = Field(8, ge=1, description="rollouts a problem")
+    max_tokens: Tokens = Field(1024, description="most output tokens a rollout, a number or a schedule")
+
+    def cap(self, progress: Progress) -> int:
+        """The cap of this step, in tokens."""
+        cap = int(at(self.max_tokens, progress))
+        if cap < 1:
+            raise TautError(f"sampling.max_tokens is {cap} at step {progress.step}; give at least 1 token")
+        return cap
+
+    def requests(self, problems: Sequence[Problem], render: Render, progress: Progress, rng: np.random.Generator) -> list[Request]:
+        """All requests of a step: `samples` a problem, group i for problems[i], sample ids unique in the run."""
+        raise NotImplementedError
+
+    def observe(self, batch: Batch, progress: Progress) -> None:
+        """Move the state; once a step, the whole step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able state."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        if state:
+            raise TautError(f"sampling plan {self.type!r} has no state, but the checkpoint holds {sorted(state)} for it")
+
+
+class GroupPlan(SamplingPlan):
+    """`samples` equal requests a problem: plain GRPO. `budget`, where given, is told in the prompt."""
+
+    type: Literal["group"] = "group"
+    budget: Tokens | None = None
+
+    def requests(self, problems: Sequence[Problem], render: Render, progress: Progress, rng: np.random.Generator) -> list[Request]:
+        """See SamplingPlan."""
+        cap = self.cap(progress)
+        budget = None if self.budget is None else int(at(self.budget, progress))
+        first = progress.step * len(problems) * self.samples
+        return [
+            Request(problem, g, first + g * self.samples + k, prompt, cap, budget=budget)
+            for g, problem in enumerate(problems)
+            for prompt in [render(problem, budget)]
+            for k in range(self.samples)
+        ]
+
+
+AnyPlan = Annotated[SerializeAsAny[SamplingPlan], BeforeValidator(PLANS.build)]

@@ -1,0 +1,237 @@
+"""The configuration of a run: pydantic models beside what they configure, YAML files, dotted overrides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from copy import deepcopy
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rewards.base import AnyReward, dump
+from rewards.errors import TautError
+from rewards.registry import Node, describe, nearest
+from rollout.engine import EngineConfig
+from rollout.sampling import AnyPlan, GroupPlan
+from trainers.advantages import AnyAdvantage
+from trainers.objectives import AnyObjective
+from trainers.optim import OptimConfig
+
+
+_PIECES = {  # so that `sampling.samples=4` alone is enough
+    "reward": {"type": "correct"},
+    "advantage": {"type": "grpo"},
+    "objective": {"type": "clipped_token"},
+    "sampling": {"type": "group"},
+}
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class PromptConfig(_Config):
+    """How a problem becomes a prompt. `template` has `{problem}` and, for methods that tell a budget, `{budget}`; None: the
+    problem and a request to box the answer. It becomes the user's turn of the tokenizer's chat template, where it has one."""
+
+    template: str | None = None
+    system: str | None = None
+
+
+class HeldoutConfig(_Config):
+    """Tests during training, on problems that are not trained on, at the training temperature."""
+
+    data: str | None = Field(None, description="JSONL or parquet; None: no held-out tests")
+    every: int = Field(20, ge=1, description="steps between tests; the last step is always tested")
+    problems: int | None = Field(None, ge=1, description="the first so many problems of the file; None: all")
+    samples: int = Field(1, ge=1)
+
+
+class CheckpointConfig(_Config):
+    """When to save, and how many to keep."""
+
+    every: int = Field(10, ge=1)
+    keep: int = Field(2, ge=1)
+
+
+class LogConfig(_Config):
+    """Where a step is written besides metrics.jsonl and the rollout log."""
+
+    sinks: list[Literal["wandb", "tensorboard"]] = []
+    rollouts: bool = True
+    project: str = "taut"
+
+
+class AlarmConfig(_Config):
+    """Thresholds of the alarms; shares of the step's rollouts or groups, lengths relative to the first steps' mean."""
+
+    collapse: float = Field(0.2, description="mean tokens below this share of the start")
+    explosion: float = Field(3.0, description="mean tokens above this multiple of the start")
+    truncation: float = 0.9
+    empty: float = 0.5
+    zero_signal: float = 0.95
+    unknown: float = 0.05
+
+
+class TrainConfig(_Config):
+    """One run of `taut train`: recipe = reward + advantage + objective + sampling + optimiser, and what it is run on."""
+
+    model: str = Field(description="a Hugging Face folder, or `overthinker`")
+    data: str = Field(description="JSONL or parquet with id, problem, answer, or `overthinker`")
+    out: str = Field("runs/train", description="the run folder; must not hold a run yet")
+    steps: int = Field(100, ge=1)
+    prompts: int = Field(16, ge=1, description="problems a step")
+    seed: int = Field(0, ge=0)
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    reward: AnyReward = Field(default_factory=lambda: _PIECES["reward"], validate_default=True)
+    advantage: AnyAdvantage = Field(default_factory=lambda: _PIECES["advantage"], validate_default=True)
+    objective: AnyObjective = Field(default_factory=lambda: _PIECES["objective"], validate_default=True)
+    sampling: AnyPlan = Field(default_factory=GroupPlan)
+    prompt: PromptConfig = PromptConfig()
+    rollout: EngineConfig = EngineConfig()
+    optim: OptimConfig = OptimConfig()
+    mini_batches: int = Field(1, ge=1, description="optimiser updates a step; groups stay whole")
+    micro_tokens: int = Field(32768, ge=1, description="most padded tokens in one forward pass")
+    drop_zero_signal: bool = Field(False, description="leave out groups whose verdicts are all equal (raw verdicts, never rewards)")
+    kl_reference: str | None = Field(None, description="model folder for the KL term; None: the starting weights")
+    heldout: HeldoutConfig = HeldoutConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+    alarms: AlarmConfig = AlarmConfig()
+
+
+def to_mapping(value: Any) -> Any:
+    """A config as plain mappings: every setting of plain models, only what differs from the defaults of reward nodes."""
+    if isinstance(value, Node):
+        return dump(value)
+    if isinstance(value, BaseModel):
+        return {key: to_mapping(getattr(value, key)) for key in type(value).model_fields}
+    if isinstance(value, dict):
+        return {key: to_mapping(v) for key, v in value.items()}
+    return [to_mapping(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def to_yaml(config: BaseModel) -> str:
+    """The resolved config as YAML; `load_config` of it gives an equal config."""
+    return yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping. Raises TautError naming the file and the line."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TautError(f"{path}: no such file; give a YAML file or a recipe name") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TautError(f"{path}: not valid YAML ({error}); mend the file") from error
+    if not isinstance(value, dict):
+        raise TautError(f"{path}: holds {type(value).__name__}, expected `key: value` lines")
+    return value
+
+
+def recipe(name: str) -> dict[str, Any]:
+    """A recipe by name (trainers/recipes) or by path."""
+    folder = Path(str(resources.files("trainers"))) / "recipes"
+    if name.endswith((".yaml", ".yml")):
+        return read_yaml(Path(name))
+    path = folder / f"{name}.yaml"
+    if not path.exists():
+        raise TautError(f"recipe={name}: unknown; {nearest(name, [p.stem for p in folder.glob('*.yaml')])}, or give a .yaml file")
+    return read_yaml(path)
+
+
+def parse_override(argument: str) -> tuple[list[str], Any]:
+    """`a.b=1` -> (["a", "b"], 1); the value is read as YAML."""
+    key, equals, text = argument.partition("=")
+    if not equals or not key:
+        raise TautError(f"{argument!r}: expected key=value, such as steps=100 or reward.target=4096")
+    try:
+        value = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError as error:
+        raise TautError(f"{argument!r}: the value is not valid YAML ({error})") from error
+    return key.split("."), value
+
+
+def merge(base: Any, over: Any) -> Any:
+    """`over` laid on `base`: mappings are merged key by key, but one with another `type` replaces the whole."""
+    if not isinstance(base, dict) or not isinstance(over, dict) or over.get("type", base.get("type")) != base.get("type"):
+        return over
+    return base | {key: merge(base[key], value) if key in base else value for key, value in over.items()}
+
+
+def set_dotted(config: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    """Set config[k1][k2]... = value; list elements by number; a name given for a piece stands for {type: name}."""
+    at: Any = config
+    for i, key in enumerate(keys[:-1]):
+        place = ".".join(keys[: i + 1])
+        if isinstance(at, list):
+            at = at[_index(at, key, place)]
+            continue
+        if isinstance(at.get(key), str):
+            at[key] = {"type": at[key]}
+        at = at.setdefault(key, {})
+        if not isinstance(at, dict | list):
+            raise TautError(f"{place}: is {at!r}, so it has no {keys[i + 1]!r} inside")
+    if isinstance(at, list):
+        at[_index(at, keys[-1], ".".join(keys))] = value
+    else:
+        at[keys[-1]] = value
+
+
+def _index(items: list[Any], key: str, place: str) -> int:
+    if not key.isdigit() or int(key) >= len(items):
+        raise TautError(f"{place}: {key!r} is no position in a list of {len(items)}; use 0 to {len(items) - 1}")
+    return int(key)
+
+
+def resolve(model: type[BaseModel], values: dict[str, Any], source: str) -> Any:
+    """Validate. Raises TautError with one line an error: place, what is wrong, value, nearest right key."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = []
+        for item in error.errors(include_url=False):
+            place = ".".join(str(part) for part in item["loc"])
+            if item["type"] == "extra_forbidden":
+                lines.append(f"{place}: unknown key; {nearest(str(item['loc'][-1]), _keys(model, item['loc'][:-1]))}")
+            elif item["type"] == "missing":
+                lines.append(f"{place}: missing; give {place}=...")
+            else:
+                given = "" if item["type"] == "value_error" else f", got {json.dumps(item['input'], default=str)}"
+                lines.append(f"{place}: {item['msg'].removeprefix('Value error, ')}{given}")
+        raise TautError(f"{source}:\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def _keys(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
+    for part in loc:
+        field = model.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            return []
+        model = field.annotation
+    return list(model.model_fields)
+
+
+def load_config(arguments: Sequence[str], default_recipe: str = "overthinker") -> TrainConfig:
+    """The config of `taut train ARGUMENTS`: class defaults, then the recipe, then the overrides from left to right.
+
+    Without `model=` the embedded benchmark's recipe is the base. `recipe=NAME|FILE` may be given several times: later lie
+    on earlier. Raises TautError.
+    """
+    pairs = [parse_override(a) for a in arguments]
+    values: dict[str, Any] = deepcopy(_PIECES)
+    if not any(keys == ["model"] and value != "overthinker" for keys, value in pairs):
+        values = merge(values, recipe(default_recipe))
+    for keys, value in pairs:
+        if keys == ["recipe"]:
+            values = merge(values, recipe(str(value)))
+    for keys, value in pairs:
+        if keys != ["recipe"]:
+            set_dotted(values, keys, value)
+    return resolve(TrainConfig, values, "configuration")
+
+
+__all__ = ["TrainConfig", "describe", "load_config", "merge", "parse_override", "read_yaml", "recipe", "resolve", "to_yaml"]

@@ -1,0 +1,80 @@
+"""What a step shows: its metrics, and the alarms that they raise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rewards.base import Scores
+from rewards.batch import Batch
+from rollout.types import Rollout
+from trainers.config import AlarmConfig
+
+START_STEPS = 3  # the alarms on length compare with the mean of the first so many steps
+
+
+def _mean(x: Any) -> float | None:
+    return float(np.mean(x)) if len(x) else None
+
+
+def zero_signal(batch: Batch) -> np.ndarray:
+    """(P,) bool: groups whose known verdicts are all equal (decided on raw verdicts, never on shaped rewards)."""
+    known = batch.group_sum(batch.known)
+    right = batch.group_sum(batch.correct)
+    return (right == 0) | (right == known)
+
+
+def rollout_metrics(batch: Batch, rollouts: Sequence[Rollout]) -> dict[str, Any]:
+    """Accuracy, tokens, truncation and verdicts of a batch; None where nothing is known. Unknown verdicts are left out of
+    accuracy and of the lengths by verdict, and counted."""
+    known, right = batch.known, batch.correct
+    empty = [not r.text.strip() or r.reason == "no answer" for r in rollouts]
+    return {
+        "accuracy": _mean(right[known]),
+        "tokens": _mean(batch.length),
+        "tokens_correct": _mean(batch.length[right]),
+        "tokens_wrong": _mean(batch.length[known & ~right]),
+        "tokens_max": int(batch.length.max(initial=0)),
+        "truncated": _mean(batch.truncated),
+        "empty": _mean(empty),
+        "format_ok": _mean(batch.format_ok) if batch.format_ok is not None else None,
+        "unknown": _mean(~known),
+        "zero_signal": _mean(zero_signal(batch)),
+        "groups": batch.num_groups,
+        "rollouts": len(batch),
+    }
+
+
+def score_metrics(batch: Batch, scores: Scores, advantage: np.ndarray) -> dict[str, Any]:
+    """Each reward term's mean, kept share, and how many correct rollouts are pushed down and wrong ones up."""
+    kept = scores.keep
+    per_rollout = advantage if advantage.ndim == 1 else advantage.sum(axis=1)
+    out: dict[str, Any] = {f"reward/{name}": _mean(values[kept]) for name, values in scores.terms.items()}
+    out["kept"] = _mean(kept)
+    out["advantage_abs"] = _mean(np.abs(per_rollout))
+    out["correct_pushed_down"] = _mean((per_rollout < 0)[kept & batch.correct])
+    out["wrong_pushed_up"] = _mean((per_rollout > 0)[kept & ~batch.correct])
+    return out
+
+
+def alarms(row: dict[str, Any], history: Sequence[dict[str, Any]], config: AlarmConfig) -> list[str]:
+    """What is wrong with this step, in words. `history`: the rows of the earlier steps."""
+    out = []
+    start = [r["tokens"] for r in history[:START_STEPS]]
+    if len(start) == START_STEPS and (usual := float(np.mean(start))) > 0:
+        share = row["tokens"] / usual
+        if share < config.collapse:
+            out.append(f"length collapse: {row['tokens']:.0f} tokens, {share:.0%} of the start; weaken the length term")
+        if share > config.explosion:
+            out.append(f"length explosion: {row['tokens']:.0f} tokens, {share:.1f} times the start")
+    if row["truncated"] > config.truncation:
+        out.append(f"truncation: {row['truncated']:.0%} of the rollouts hit the cap; raise sampling.max_tokens")
+    if row["empty"] > config.empty:
+        out.append(f"empty answers: {row['empty']:.0%} of the rollouts give no answer")
+    if row["zero_signal"] > config.zero_signal:
+        out.append(f"no signal: in {row['zero_signal']:.0%} of the groups all verdicts are equal; choose other problems")
+    if row["unknown"] > config.unknown:
+        out.append(f"unknown verdicts: {row['unknown']:.0%}; look at the reasons in the rollout log")
+    return out
