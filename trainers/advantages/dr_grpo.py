@@ -1,0 +1,18 @@
+"""Dr. GRPO: the group mean is subtracted and nothing is divided (2503.20783, section 3.1)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from rewards.batch import Floats
+from trainers.advantages.base import GroupAdvantage
+
+
+class DrGrpo(GroupAdvantage):
+    """r - mean over the kept rollouts of a group; each group's advantages add up to 0. singleton=raw: r."""
+
+    type: Literal["dr_grpo"] = "dr_grpo"
+
+    def of_group(self, rewards: Floats) -> Floats:
+        """(n,) centred rewards."""
+        return rewards - rewards.mean()

@@ -1,0 +1,31 @@
+"""GRPO: rewards standardised within their group (DeepSeekMath, 2402.03300, section 4.1.2)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from rewards.batch import Floats
+from trainers.advantages.base import GroupAdvantage
+
+
+class Grpo(GroupAdvantage):
+    """(r - mean) / (std + eps) over the kept rollouts of a group. ddof 1 and eps 1e-6 as in verl.
+
+    Dividing by the std gives a tiny length difference in an all-correct group full strength: see `dr_grpo`.
+    singleton=raw: r / (1 + eps).
+    """
+
+    type: Literal["grpo"] = "grpo"
+    ddof: int = Field(1, ge=0, le=1)
+    eps: float = Field(1e-6, ge=0)
+
+    def of_group(self, rewards: Floats) -> Floats:
+        """(n,) standardised rewards."""
+        return (rewards - rewards.mean()) / (np.std(rewards, ddof=self.ddof) + self.eps)
+
+    def of_singleton(self, reward: Floats) -> Floats:
+        """(1,): mean 0, std 1."""
+        return reward / (1.0 + self.eps)

@@ -1,0 +1,86 @@
+"""The clipped surrogate per token (PPO, 1707.06347 eq. 7), as GRPO, DAPO and Dr. GRPO use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from trainers.objectives.base import Need, Objective
+from trainers.objectives.data import Micro
+from trainers.objectives.parts import (
+    LOG_RATIO_BOUND,
+    Aggregation,
+    Diagnostics,
+    Estimator,
+    aggregate,
+    common_diagnostics,
+    kl,
+    over,
+)
+
+
+class ClippedToken(Objective):
+    """-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) + kl_coef KL(new || ref) - entropy_coef H, r = exp(new - old)
+    per token.
+
+    clip_low, clip_high: 0.2 and 0.2 (PPO); 0.2 and 0.28 is clip-higher (DAPO, 2503.14476 eq. 10). dual_clip c > 1:
+    for A < 0 the loss is at most -c A (1912.09729 eq. 5; CANON uses 3). aggregation: token_mean (DAPO), sequence_mean
+    (GRPO, 2402.03300 eq. 3), sequence_sum, sequence_sum_constant (Dr. GRPO), see `aggregate`; constant_length:
+    tokens, default the request cap. kl_estimator: against `ref_log_prob`, see `kl`. importance_cap C: each token is
+    weighted by min(exp(old - engine), C), which corrects for an engine whose log-probs are not the trainer's
+    (truncated importance sampling). Forced tokens have no sampling probability and are left out, of the totals too.
+    """
+
+    type: Literal["clipped_token"] = "clipped_token"
+    clip_low: float = Field(0.2, ge=0, lt=1)
+    clip_high: float = Field(0.2, ge=0)
+    dual_clip: float | None = Field(None, gt=1)
+    aggregation: Aggregation = "token_mean"
+    constant_length: int | None = Field(None, gt=0)
+    kl_coef: float = Field(0.0, ge=0)
+    kl_estimator: Estimator = "k3"
+    entropy_coef: float = 0.0
+    importance_cap: float | None = Field(None, gt=0)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What the coefficients that are not zero read."""
+        wanted: dict[Need, bool] = {
+            "ref_log_prob": self.kl_coef != 0,
+            "entropy": self.entropy_coef != 0,
+            "engine_log_prob": self.importance_cap is not None,
+        }
+        return frozenset(name for name, is_wanted in wanted.items() if is_wanted)
+
+    def loss(self, micro: Micro, plan: Mapping[str, Tensor]) -> tuple[Tensor, Diagnostics]:
+        """This micro-batch's share of the loss; diagnostics clip_low, clip_high, clip_dual: shares of tokens where it
+        binds."""
+        advantage, mask = micro.advantage, micro.chosen
+        log_ratio = (micro.log_prob - micro.old_log_prob).clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND)
+        ratio = log_ratio.exp()
+        plain = -advantage * ratio
+        clipped = -advantage * ratio.clamp(1 - self.clip_low, 1 + self.clip_high)
+        token = torch.maximum(plain, clipped)
+        diagnostics = common_diagnostics(micro)
+        binds = clipped > plain
+        diagnostics["clip_low"] = over(binds & (advantage < 0), mask)
+        diagnostics["clip_high"] = over(binds & (advantage > 0), mask)
+        if self.dual_clip is not None:
+            bound = -advantage * self.dual_clip
+            diagnostics["clip_dual"] = over((token > bound) & (advantage < 0), mask)
+            token = torch.where(advantage < 0, torch.minimum(token, bound), token)
+        if self.importance_cap is not None:
+            assert micro.engine_log_prob is not None, "needs names engine_log_prob"
+            token = token * (micro.old_log_prob - micro.engine_log_prob).exp().clamp(max=self.importance_cap)
+        if self.kl_coef:
+            assert micro.ref_log_prob is not None, "needs names ref_log_prob"
+            token = token + self.kl_coef * kl(micro.log_prob, micro.ref_log_prob, self.kl_estimator)
+        if self.entropy_coef:
+            assert micro.entropy is not None, "needs names entropy"
+            token = token - self.entropy_coef * micro.entropy
+        loss = aggregate(token, mask, self.aggregation, micro.scale, micro.scale.chosen, self.constant_length)
+        return loss, diagnostics

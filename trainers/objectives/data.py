@@ -1,0 +1,197 @@
+"""What an objective sees: the rollouts of one optimiser step (MiniBatch), and the few in the model at once (Micro)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Totals of a whole mini-batch over kept rollouts. tokens: response tokens; chosen: those the engine chose (not
+    forced); sequences: rollouts with at least one token; groups: distinct groups; max_length: the request cap in
+    tokens."""
+
+    tokens: float
+    chosen: float
+    sequences: float
+    groups: float
+    max_length: float
+
+
+@dataclass(frozen=True)
+class Micro:
+    """B rollouts of a mini-batch, padded to T tokens; padding holds 0 and mask False. Floats are float32, log-probs
+    in nats.
+
+    log_prob (B, T): current policy, with gradient. old_log_prob: the policy before this step's updates.
+    engine_log_prob, ref_log_prob, entropy (with gradient), probes (B, K, with gradient): None unless given. mask (B,
+    T) bool: response tokens of kept rollouts. forced (B, T) bool: tokens of a forced prefix, which no policy sampled.
+    advantage (B, T). group (B,): numbered 0..P-1 in the mini-batch. verdict (B,): 1, 0, -1 unknown. length (B,):
+    response tokens. mode (B,): index into `modes`, -1 for none. index (B,): positions in the mini-batch, to look
+    values of the plan up.
+    """
+
+    log_prob: Tensor
+    old_log_prob: Tensor
+    mask: Tensor
+    forced: Tensor
+    advantage: Tensor
+    group: Tensor
+    verdict: Tensor
+    length: Tensor
+    mode: Tensor
+    index: Tensor
+    scale: Scale
+    engine_log_prob: Tensor | None = None
+    ref_log_prob: Tensor | None = None
+    entropy: Tensor | None = None
+    probes: Tensor | None = None
+
+    @property
+    def chosen(self) -> Tensor:
+        """(B, T) bool: kept tokens that the engine sampled. A forced token has no sampling probability, hence no
+        ratio."""
+        return self.mask & ~self.forced
+
+
+@dataclass(frozen=True)
+class MiniBatch:
+    """The N rollouts of one optimiser step as detached tensors on one device; columns as in Micro, (N, T) and (N,).
+
+    log_prob and probes: the current policy's, only where the objective has `whole_groups`. keep (N,) bool. modes:
+    names.
+    """
+
+    old_log_prob: Tensor
+    mask: Tensor
+    forced: Tensor
+    advantage: Tensor
+    group: Tensor
+    verdict: Tensor
+    length: Tensor
+    mode: Tensor
+    keep: Tensor
+    scale: Scale
+    engine_log_prob: Tensor | None = None
+    ref_log_prob: Tensor | None = None
+    log_prob: Tensor | None = None
+    probes: Tensor | None = None
+    modes: tuple[str, ...] = ()
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        old_log_prob: Sequence[Any],
+        advantage: Any,
+        group: Any,
+        verdict: Any,
+        keep: Any,
+        max_length: float,
+        forced: Any = None,
+        mode: Sequence[str | None] | None = None,
+        engine_log_prob: Sequence[Any] | None = None,
+        ref_log_prob: Sequence[Any] | None = None,
+        log_prob: Sequence[Any] | None = None,
+        probes: Tensor | None = None,
+        device: torch.device | str = "cpu",
+    ) -> MiniBatch:
+        """From ragged rows: N sequences of per-token numbers each (tuples, arrays or tensors).
+
+        advantage: (N,), spread over the tokens, or (N, T). forced (N,): tokens of the forced prefix (default 0). keep
+        (N,): False takes a rollout out of the loss and of every total. max_length: the request cap in tokens. NaN
+        log-probs (forced tokens have no engine log-prob) become 0. Raises ValueError for rows of unequal length.
+        """
+        lengths = np.array([len(row) for row in old_log_prob], dtype=np.int64)
+        n, width = len(lengths), int(lengths.max(initial=0))
+
+        def ragged(name: str, rows: Sequence[Any] | None) -> Tensor | None:
+            if rows is None:
+                return None
+            if [len(row) for row in rows] != lengths.tolist():
+                raise ValueError(f"MiniBatch.{name}: rows of other lengths than old_log_prob; give one number a token")
+            return pad(rows, width).nan_to_num(0.0).to(device)
+
+        def column(values: Any, dtype: torch.dtype) -> Tensor:
+            return torch.as_tensor(np.asarray(values), dtype=dtype).to(device)
+
+        at = torch.arange(width)[None]
+        kept = torch.as_tensor(np.asarray(keep), dtype=torch.bool)
+        length = torch.as_tensor(lengths)
+        mask = (at < length[:, None]) & kept[:, None]
+        is_forced = (at < column(np.zeros(n) if forced is None else forced, torch.long).cpu()[:, None]) & mask
+        advantage = torch.as_tensor(np.asarray(advantage), dtype=torch.float32)
+        if advantage.ndim == 1:
+            advantage = advantage[:, None].expand(-1, width)
+        group_index = np.unique(np.asarray(group), return_inverse=True)[1].reshape(n)
+        modes = tuple(sorted({m for m in mode or () if m is not None}))
+        old = ragged("old_log_prob", old_log_prob)
+        assert old is not None
+        return cls(
+            old_log_prob=old,
+            mask=mask.to(device),
+            forced=is_forced.to(device),
+            advantage=advantage[:, :width].to(device) * mask.to(device),
+            group=column(group_index, torch.long),
+            verdict=column(verdict, torch.long),
+            length=length.to(device),
+            mode=column([-1 if m is None else modes.index(m) for m in mode or [None] * n], torch.long),
+            keep=kept.to(device),
+            scale=Scale(
+                tokens=float(mask.sum()),
+                chosen=float((mask & ~is_forced).sum()),
+                sequences=float(mask.any(1).sum()),
+                groups=float(len(set(group_index[kept.numpy()].tolist()))),
+                max_length=float(max_length),
+            ),
+            engine_log_prob=ragged("engine_log_prob", engine_log_prob),
+            ref_log_prob=ragged("ref_log_prob", ref_log_prob),
+            log_prob=ragged("log_prob", log_prob),
+            probes=None if probes is None else probes.detach().to(device),
+            modes=modes,
+        )
+
+    def __len__(self) -> int:
+        return len(self.keep)
+
+    def micro(
+        self, rows: Sequence[int], log_prob: Tensor, entropy: Tensor | None = None, probes: Tensor | None = None
+    ) -> Micro:
+        """The rollouts at `rows`, cut to the width of `log_prob` (B, T'), which the policy has just computed."""
+        index = torch.as_tensor(list(rows), dtype=torch.long, device=self.mask.device)
+        width = log_prob.shape[1]
+
+        def cut(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[index, :width]
+
+        return Micro(
+            log_prob=log_prob,
+            old_log_prob=self.old_log_prob[index, :width],
+            mask=self.mask[index, :width],
+            forced=self.forced[index, :width],
+            advantage=self.advantage[index, :width],
+            group=self.group[index],
+            verdict=self.verdict[index],
+            length=self.length[index],
+            mode=self.mode[index],
+            index=index,
+            scale=self.scale,
+            engine_log_prob=cut(self.engine_log_prob),
+            ref_log_prob=cut(self.ref_log_prob),
+            entropy=entropy,
+            probes=probes,
+        )
+
+
+def pad(rows: Sequence[Any], width: int) -> Tensor:
+    """(N, width) float32 of N ragged rows, 0 where a row has ended."""
+    out = torch.zeros((len(rows), width), dtype=torch.float32)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = torch.as_tensor(row, dtype=torch.float32).detach().cpu()
+    return out

@@ -1,0 +1,98 @@
+"""The pieces that objectives are made of: aggregation over tokens, KL estimators, diagnostics."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from trainers.objectives.data import Micro, Scale
+
+Aggregation = Literal["token_mean", "sequence_mean", "sequence_sum", "sequence_sum_constant"]
+Estimator = Literal["k1", "k2", "k3"]
+Diagnostics = dict[str, tuple[Tensor, Tensor]]  # name -> (sum, count); names ending in "_max" hold (maximum, 1)
+LOG_RATIO_BOUND = 20.0  # exp stays finite; e**20 is far outside any clip range
+
+
+def aggregate(
+    values: Tensor, mask: Tensor, how: Aggregation, scale: Scale, tokens: float, constant: float | None = None
+) -> Tensor:
+    """Share of the mini-batch's mean of `values` (B, T) over `mask`; the field's names (verl's loss_agg_mode):
+
+    token_mean ("token-mean"): sum / tokens. sequence_mean ("seq-mean-token-mean"): mean over sequences of token
+    means. sequence_sum ("seq-mean-token-sum"): mean over sequences of token sums. sequence_sum_constant
+    ("seq-mean-token-sum-norm"): token sums / `constant` (default the request cap), then the mean over sequences (Dr.
+    GRPO, 2503.20783). tokens: the mini-batch's count of `mask`. A mini-batch without tokens gives 0.
+    """
+    values = torch.where(mask, values, 0.0)
+    if how == "token_mean":
+        return values.sum() / max(tokens, 1.0)
+    per_sequence = values.sum(1)
+    if how == "sequence_mean":
+        per_sequence = per_sequence / mask.sum(1).clamp(min=1)
+    elif how == "sequence_sum_constant":
+        per_sequence = per_sequence / (constant or max(scale.max_length, 1.0))
+    return per_sequence.sum() / max(scale.sequences, 1.0)
+
+
+def kl(log_prob: Tensor, other: Tensor, estimator: Estimator) -> Tensor:
+    """Per-token estimate of KL(p || other) from tokens sampled from p, nats (Schulman, "Approximating KL
+    divergence").
+
+    k1 = log p/other, unbiased, may be negative; k2 = k1**2 / 2; k3 = other/p - 1 - log other/p, unbiased, never
+    negative (verl's low_var_kl). As a loss, k1 has an expected gradient of zero; k2's gradient is the KL's.
+    """
+    d = (other - log_prob).clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND)
+    if estimator == "k1":
+        return -d
+    return d**2 / 2 if estimator == "k2" else torch.expm1(d) - d
+
+
+def common_diagnostics(micro: Micro) -> Diagnostics:
+    """What every objective reports: ratio, approx_kl (old || new, k3), entropy, ref_kl (k3), and the gap between
+    engine and trainer: mismatch (mean |engine - old|), mismatch_max, mismatch_kl (engine || old, k3). Nats per token.
+    """
+    chosen = micro.chosen
+    new, old = micro.log_prob.detach(), micro.old_log_prob
+    out = {
+        "ratio": over(((new - old).clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND)).exp(), chosen),
+        "approx_kl": over(kl(old, new, "k3"), chosen),
+    }
+    if micro.entropy is not None:
+        out["entropy"] = over(micro.entropy.detach(), micro.mask)
+    if micro.ref_log_prob is not None:
+        out["ref_kl"] = over(kl(new, micro.ref_log_prob, "k3"), chosen)
+    if micro.engine_log_prob is not None:
+        gap = torch.where(chosen, (micro.engine_log_prob - old).abs(), 0.0)
+        out["mismatch"] = over(gap, chosen)
+        out["mismatch_max"] = (gap.max() if gap.numel() else gap.sum(), torch.ones((), device=gap.device))
+        out["mismatch_kl"] = over(kl(micro.engine_log_prob, old, "k3"), chosen)
+    return out
+
+
+def over(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """(sum, count) of `values` over `mask`, float64 so that the order of the micro-batches shows in the last bits
+    only."""
+    return torch.where(mask, values, 0).sum(dtype=torch.float64), mask.sum(dtype=torch.float64)
+
+
+class Tally:
+    """Collects diagnostics of many micro-batches and mini-batches; tensors stay on their device until `means`."""
+
+    def __init__(self) -> None:
+        self.totals: Diagnostics = {}
+
+    def add(self, diagnostics: Diagnostics) -> None:
+        """Add (sum, count) pairs; names ending in "_max" keep the largest."""
+        for name, (value, count) in diagnostics.items():
+            if name not in self.totals:
+                self.totals[name] = (value, count)
+            elif name.endswith("_max"):
+                self.totals[name] = (torch.maximum(self.totals[name][0], value), count)
+            else:
+                self.totals[name] = (self.totals[name][0] + value, self.totals[name][1] + count)
+
+    def means(self) -> dict[str, float]:
+        """sum / count by name (the maximum for "_max"); 0 where nothing was counted."""
+        return {name: float(value) / max(float(count), 1.0) for name, (value, count) in self.totals.items()}
