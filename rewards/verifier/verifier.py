@@ -1,0 +1,252 @@
+"""The verifier: extraction, memo, fast path, guards, and child processes for the rest that are killed at a deadline."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import select
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from rewards.batch import Verdict
+from rewards.errors import TautError
+from rewards.verifier.extract import extract
+from rewards.verifier.fast import compare, normalise, tidy, too_heavy
+
+START_DEADLINE_S = 120.0
+MEMO_SIZE = 200_000
+_VERDICTS = {"correct": Verdict.CORRECT, "wrong": Verdict.WRONG, "unknown": Verdict.UNKNOWN}
+
+
+class Judgement(NamedTuple):
+    """One verdict. `reason` is the rule that decided, `answer` the extracted text ("" where there is none)."""
+
+    verdict: Verdict
+    reason: str
+    answer: str
+    seconds: float
+    format_ok: bool
+
+
+class Verifier:
+    """Judges responses; never hangs, whatever they hold. Use it as a context manager or call `close()`.
+
+    workers: processes for symbolic comparisons, started when the first is needed. timeout_s: deadline of a comparison;
+    a process that overruns it is killed and replaced. memory_gib: address space of each process. Safe to call from
+    threads, event loops and Ray actors: it sets no signal handler and needs no `if __name__ == "__main__"`.
+    """
+
+    def __init__(self, workers: int = 1, timeout_s: float = 5.0, memory_gib: float = 2.0) -> None:
+        if workers < 1 or timeout_s <= 0 or memory_gib <= 0:
+            raise TautError(
+                f"Verifier(workers={workers}, timeout_s={timeout_s}, memory_gib={memory_gib}): each must be positive"
+            )
+        self.workers, self.timeout_s, self.memory_gib = workers, timeout_s, memory_gib
+        self._memo: dict[tuple[str, str], tuple[Verdict, str]] = {}
+        self._lock = threading.Lock()
+        self._start()
+
+    def _start(self) -> None:
+        self._processes = [_Process(self.timeout_s, self.memory_gib) for _ in range(self.workers)]
+        self._idle: queue.LifoQueue[_Process] = queue.LifoQueue()
+        for process in self._processes:
+            self._idle.put(process)
+        self._pid = os.getpid()
+        self._finalizer = weakref.finalize(self, _kill_all, self._processes, self._pid)
+
+    def verify(self, gold: str, response: str, finish_reason: str = "stop", thinking_open: bool = False) -> Judgement:
+        """The verdict on one response.
+
+        UNKNOWN only where the gold cannot be parsed or a process timed out, died or ran out of memory on it; a response
+        without an answer is WRONG. finish_reason: "stop" or "length". thinking_open: the prompt ended with `<think>`.
+        """
+        start = time.perf_counter()
+        answer, reason, format_ok = extract(response, finish_reason, thinking_open)
+        if answer is None:
+            return Judgement(Verdict.WRONG, reason, "", time.perf_counter() - start, format_ok)
+        verdict, reason = self._memo.get((gold, answer)) or self._judge(gold, answer)
+        return Judgement(verdict, reason, answer, time.perf_counter() - start, format_ok)
+
+    def verify_many(self, items: Sequence[tuple[str, str, str, bool]]) -> list[Judgement]:
+        """`verify` of each (gold, response, finish_reason, thinking_open), in order; the workers share the symbolic ones."""
+        if self.workers == 1 or len(items) < 2:
+            return [self.verify(*item) for item in items]
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(self.workers) as threads:
+            return list(threads.map(lambda item: self.verify(*item), items))
+
+    def check_golds(self, golds: Iterable[str]) -> list[str | None]:
+        """For each gold answer why it cannot be verified, None where it can."""
+        memo: dict[str, str | None] = {}
+        for gold in (golds := list(golds)):
+            if gold not in memo:
+                memo[gold] = self._check_gold(gold)
+        return [memo[gold] for gold in golds]
+
+    def close(self) -> None:
+        """Ends the processes. A later `verify` starts new ones."""
+        if os.getpid() == self._pid:
+            _kill_all(self._processes, self._pid)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> Any:  # travels to Ray actors as its settings
+        return Verifier, (self.workers, self.timeout_s, self.memory_gib)
+
+    def _judge(self, gold: str, answer: str) -> tuple[Verdict, str]:
+        decided = self._decide(gold, answer)
+        with self._lock:
+            if len(self._memo) >= MEMO_SIZE:
+                self._memo.pop(next(iter(self._memo)))
+            self._memo[gold, answer] = decided
+        return decided
+
+    def _decide(self, gold: str, answer: str) -> tuple[Verdict, str]:
+        if len(answer) > 10 * (len(gold) + 1_000):
+            return Verdict.WRONG, f"too long ({len(answer)} characters)"
+        left, right = tidy(gold), tidy(answer)
+        decided = compare(normalise(left), normalise(right))
+        if decided:
+            return (Verdict.CORRECT if decided[0] else Verdict.WRONG), decided[1]
+        if why := too_heavy(right, left):
+            return Verdict.WRONG, why
+        return self._ask({"gold": left, "answer": right})
+
+    def _check_gold(self, gold: str) -> str | None:
+        text = tidy(gold)
+        if not text:
+            return "it is empty"
+        if text.isalnum() or compare(normalise(text), "0"):
+            return None
+        if why := too_heavy(text, text):
+            return f"it is {why}"
+        verdict, reason = self._ask({"gold": text})
+        return None if verdict is Verdict.CORRECT else f"math-verify cannot parse it ({reason})"
+
+    def _ask(self, request: dict[str, str]) -> tuple[Verdict, str]:
+        if os.getpid() != self._pid:  # a fork: the processes are the parent's
+            self._start()
+        process = self._idle.get()
+        try:
+            return process.ask(request)
+        finally:
+            self._idle.put(process)
+
+
+class _Process:
+    """One child process, started when first asked and replaced after a failure. Used by one thread at a time."""
+
+    def __init__(self, timeout_s: float, memory_gib: float) -> None:
+        self.timeout_s, self.memory_gib = timeout_s, memory_gib
+        self.child: subprocess.Popen[bytes] | None = None
+        self.served = 0
+        self.pending = b""
+
+    def ask(self, request: dict[str, str]) -> tuple[Verdict, str]:
+        """The child's verdict. After a death or lack of memory in a process that had served before, a fresh one tries."""
+        while True:
+            used = self.served
+            verdict, reason = self._ask_once(request)
+            if verdict is Verdict.UNKNOWN and reason != "gold unparseable":
+                self.kill()
+                if used and reason != "timeout":
+                    continue
+            return verdict, reason
+
+    def _ask_once(self, request: dict[str, str]) -> tuple[Verdict, str]:
+        if self.child is None:
+            self._spawn()
+        self.served += 1
+        try:
+            self._send(request)
+            reply = self._receive(self.timeout_s)
+        except TimeoutError:
+            return Verdict.UNKNOWN, "timeout"
+        except (OSError, EOFError):
+            code = self.child.wait() if self.child else None
+            return Verdict.UNKNOWN, f"killed (exit status {code})"
+        return _VERDICTS[reply["verdict"]], reply["reason"]
+
+    def _spawn(self) -> None:
+        script = Path(__file__).with_name("worker.py")
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self.child = subprocess.Popen(
+            [sys.executable, str(script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            bufsize=0,
+        )
+        self.served, self.pending = 0, b""
+        try:
+            self._send({"path": sys.path, "memory_gib": self.memory_gib, "timeout_s": self.timeout_s})
+            reply = self._receive(START_DEADLINE_S)
+        except (OSError, EOFError, TimeoutError) as error:
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        if "error" in reply:
+            self.kill()
+            raise TautError(
+                f"verifier: the process for symbolic comparison does not start: {reply['error']}; "
+                f"is math-verify installed for {sys.executable}, and memory_gib={self.memory_gib} enough?"
+            )
+
+    def _send(self, message: dict[str, Any]) -> None:
+        assert self.child and self.child.stdin
+        data = memoryview(json.dumps(message).encode() + b"\n")
+        while data:
+            data = data[self.child.stdin.write(data) :]  # type: ignore[attr-defined]
+
+    def _receive(self, seconds: float) -> dict[str, Any]:
+        assert self.child and self.child.stdout
+        deadline = time.monotonic() + seconds
+        poll = select.poll()
+        poll.register(self.child.stdout, select.POLLIN | select.POLLHUP)
+        while b"\n" not in self.pending:
+            left = deadline - time.monotonic()
+            if left <= 0 or not poll.poll(1000 * left):
+                raise TimeoutError("no reply in time")
+            chunk = os.read(self.child.stdout.fileno(), 1 << 16)
+            if not chunk:
+                raise EOFError("the process died")
+            self.pending += chunk
+        line, _, self.pending = self.pending.partition(b"\n")
+        return json.loads(line)
+
+    def kill(self) -> None:
+        child, self.child = self.child, None
+        if child:
+            child.kill()
+            child.wait()
+            for pipe in (child.stdin, child.stdout):
+                if pipe:
+                    pipe.close()
+
+
+def _kill_all(processes: list[_Process], owner: int) -> None:
+    if os.getpid() == owner:
+        for process in processes:
+            process.kill()
+
+
+def check_golds(golds: Iterable[str]) -> list[str | None]:
+    """For each gold answer why it cannot be verified, None where it can; starts a process only where one needs algebra."""
+    with Verifier() as verifier:
+        return verifier.check_golds(golds)
+
+
+def check_gold(gold: str) -> str | None:
+    """Why this gold answer cannot be verified, None where it can."""
+    return check_golds([gold])[0]

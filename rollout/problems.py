@@ -1,0 +1,195 @@
+"""Problem sets: JSONL, JSONL.gz or parquet in, `Problem` records out; what is wrong in a file is said with its line."""
+
+from __future__ import annotations
+
+import difflib
+import gzip
+import json
+import math
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from rewards.errors import TautError
+from rewards.verifier import check_golds
+from rollout.types import Problem
+
+FIELDS = ("id", "problem", "answer", "level", "source")
+REQUIRED = ("id", "problem", "answer")
+FORMATS = (".jsonl", ".jsonl.gz", ".parquet")
+
+
+def load_problems(
+    path: str | Path,
+    limit: int | None = None,
+    columns: dict[str, str] | None = None,
+    unverifiable: Literal["refuse", "drop"] = "refuse",
+) -> list[Problem]:
+    """The problems of a `.jsonl`, `.jsonl.gz` or `.parquet` file, in file order; the first `limit` of them when given.
+
+    Each row has `id`, `problem` and `answer` (text or a number), and may have `level` and `source`; every other column
+    goes to `Problem.extra`. `columns` maps our names to the file's: `{"problem": "question"}`.
+    Rows whose answer the verifier cannot parse are refused, or dropped with a warning (`unverifiable`).
+    Raises TautError (file:line, value, remedy) for a file that is missing, empty, of another format or not UTF-8, and
+    for a row that is not JSON, lacks a column or repeats an id.
+    """
+    path = Path(path)
+    names = _column_names(path, columns or {})
+    if limit is not None and limit < 1:
+        raise TautError(f"{path}: limit={limit}: give a number of problems, 1 or more, or leave it out to take all")
+    problems: list[Problem] = []
+    places: dict[str, str] = {}
+    for place, row in _rows(path):
+        problem = _problem(place, row, names)
+        if problem.id in places:
+            raise TautError(
+                f"{place}: id {problem.id!r} already stands at {places[problem.id]}; "
+                "rewards keep state by id, so give every row its own"
+            )
+        places[problem.id] = place
+        problems.append(problem)
+        if limit is not None and len(problems) == limit:
+            break
+    if not problems:
+        raise TautError(f"{path}: the file holds no problem; it needs one row of {{id, problem, answer}} or more")
+    doubts = dict(zip(places, check_golds([p.answer for p in problems]), strict=True))
+    bad = [
+        f"{places[p.id]}: answer {_short(p.answer)} cannot be verified: {doubts[p.id]}"
+        for p in problems
+        if doubts[p.id]
+    ]
+    if not bad:
+        return problems
+    listed = "\n".join(bad[:10]) + (f"\n... and {len(bad) - 10} more" if len(bad) > 10 else "")
+    if unverifiable == "refuse" or len(bad) == len(problems):
+        raise TautError(
+            f"{listed}\n{len(bad)} of {len(problems)} rows: correct them, or drop them with unverifiable=drop"
+        )
+    warnings.warn(f"{listed}\n{len(bad)} of {len(problems)} rows dropped", stacklevel=2)
+    return [problem for problem in problems if not doubts[problem.id]]
+
+
+def _column_names(path: Path, columns: dict[str, str]) -> dict[str, str]:
+    for key in columns:
+        if key not in FIELDS:
+            near = difflib.get_close_matches(key, FIELDS, 1) or [f"one of {', '.join(FIELDS)}"]
+            raise TautError(
+                f"{path}: columns: {key!r} is not one of our columns (did you mean {near[0]}?); write ours: theirs"
+            )
+    return {name: columns.get(name, name) for name in FIELDS}
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, row) of every row; the format is taken from the file's name."""
+    if not path.exists():
+        raise TautError(_missing(path))
+    if path.is_dir():
+        inside = sorted(p.name for p in path.iterdir() if p.name.endswith(FORMATS))
+        hint = f"it holds {', '.join(inside[:8])}: name one of them" if inside else "name a file"
+        raise TautError(f"{path}: this is a folder, not a problem file; {hint}")
+    if path.name.endswith(".parquet"):
+        yield from _parquet_rows(path)
+    elif path.name.endswith((".jsonl", ".jsonl.gz")):
+        yield from _jsonl_rows(path)
+    else:
+        raise TautError(
+            f"{path}: cannot read {path.suffix or 'a file without extension'!r}; use one of {', '.join(FORMATS)}"
+        )
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    number = 0
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                place = f"{path}:{number}"
+                if number == 1:
+                    line = line.removeprefix(b"\xef\xbb\xbf")
+                if line.strip():
+                    yield place, _json_row(place, line)
+    except (OSError, EOFError, zlib.error) as error:
+        raise TautError(f"{path}:{number + 1}: cannot be read ({error}); is the file complete and readable?") from error
+
+
+def _json_row(place: str, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        bad = line[error.start : error.start + 4].hex(" ")
+        raise TautError(
+            f"{place}: byte {error.start + 1} of the line is not UTF-8 ({bad}); save the file as UTF-8"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        shown = _short(line.decode("utf-8").strip())
+        raise TautError(f"{place}: not JSON ({error}): {shown}; each line must be one JSON object") from error
+    if not isinstance(row, dict):
+        raise TautError(
+            f"{place}: a {type(row).__name__}, not an object: {_short(row)}; each line is {{id, problem, answer}}"
+        )
+    return row
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}:{number}", row
+    except (pa.ArrowException, OSError) as error:
+        raise TautError(
+            f"{path}: cannot be read as parquet after row {number} ({error}); is the file complete?"
+        ) from error
+
+
+def _problem(place: str, row: dict[str, Any], names: dict[str, str]) -> Problem:
+    values: dict[str, str] = {}
+    for field, column in names.items():
+        text = _text(place, column, row.get(column))
+        if field in REQUIRED and not text.strip():
+            raise TautError(_no_column(place, row, field, column))
+        values[field] = text
+    used = set(names.values())
+    return Problem(**values, extra={key: value for key, value in row.items() if key not in used})
+
+
+def _text(place: str, column: str, value: Any) -> str:
+    """The column's value as text: integers and integral floats without a decimal point, a missing one as ''."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TautError(
+            f"{place}: {column} is {_short(value)}, a {type(value).__name__}; write it as text or as a number"
+        )
+    return repr(value)
+
+
+def _no_column(place: str, row: dict[str, Any], field: str, column: str) -> str:
+    if column in row:
+        return f"{place}: {column} is empty ({row[column]!r}); give the row one or take it out"
+    has = ", ".join(map(str, row)) or "none"
+    remedy = f"add it, or name the column that holds it: columns: {{{field}: NAME}}"
+    return f"{place}: no {column!r} among its columns ({has}); {remedy}"
+
+
+def _missing(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"{path}: no such file, and no folder {path.parent}; check the path"
+    names = sorted(p.name for p in path.parent.iterdir())
+    near = difflib.get_close_matches(path.name, names, 3, 0.5) or [n for n in names if n.endswith(FORMATS)][:5]
+    return f"{path}: no such file; " + (f"nearest in {path.parent}: {', '.join(near)}" if near else "check the path")
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."
