@@ -52,7 +52,7 @@ class PromptTemplate:
             )
         if budget is not None and not self.takes_budget:
             raise TautError(
-                f"template: no {{budget}} in {self.template!r}, but the method tells the model its budget (now {budget}); "
+                f"template: no {{budget}} in {self.template!r}, but the method sets a budget (now {budget}); "
                 "add for instance 'Think for at most {budget} tokens.'"
             )
         values = {"problem": problem.problem, "budget": str(budget)}
@@ -116,7 +116,7 @@ def stop_ids(tokenizer: Any, model_config: Any, generation_config: Any) -> tuple
         if stops:
             warnings.append(
                 f"the tokenizer's eos_token is {_tokens(tokenizer, [own])}, the model's config ends at "
-                f"{_tokens(tokenizer, sorted(stops))}: the tokenizer's is left out; if it is right, correct generation_config.json"
+                f"{_tokens(tokenizer, sorted(stops))}: the tokenizer's is left out (generation_config.json decides)"
             )
         else:
             stops.add(own)

@@ -15,8 +15,8 @@ MAX_VALUE_DIGITS = 10_000  # of the value of a power or factorial of literals
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _SYMBOLS = {
     "−": "-", "–": "-", "×": "\\times ", "·": "\\cdot ", "÷": "/", "⁄": "/", "π": "\\pi ", "∞": "\\infty ",
-    "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "°": "^\\circ ", "∪": "\\cup ", "∩": "\\cap ", "±": "\\pm ", "θ": "\\theta ",
-    "\u200b": "", "\u200c": "", "\u200d": "", "\ufeff": "", "\x00": "",
+    "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "°": "^\\circ ", "∪": "\\cup ", "∩": "\\cap ", "±": "\\pm ",
+    "θ": "\\theta ", "\u200b": "", "\u200c": "", "\u200d": "", "\ufeff": "", "\x00": "",
 }  # fmt: skip
 _LAYOUT = re.compile(
     r"\\(?:left|right|displaystyle|textstyle|limits|nolimits|[bB]ig[lr]?)(?![A-Za-z])|\\[!()\[\]]|\$|(?<=\d)\\,(?=\d)"
@@ -40,7 +40,7 @@ _ARITHMETIC = re.compile(
 
 
 def tidy(text: str) -> str:
-    """The text for algebra: ASCII where LaTeX has a spelling; layout commands, dollar signs and a final full stop gone."""
+    """The text for algebra: ASCII where LaTeX has a spelling; layout commands, dollars and a final full stop gone."""
     if not text.isascii():
         text = _ascii(text)
     text = text.strip()

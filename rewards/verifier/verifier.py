@@ -75,7 +75,7 @@ class Verifier:
         return Judgement(verdict, reason, answer, time.perf_counter() - start, format_ok)
 
     def verify_many(self, items: Sequence[tuple[str, str, str, bool]]) -> list[Judgement]:
-        """`verify` of each (gold, response, finish_reason, thinking_open), in order; the workers share the symbolic ones."""
+        """`verify` of each (gold, response, finish_reason, thinking_open), in order; the workers share the algebra."""
         if self.workers == 1 or len(items) < 2:
             return [self.verify(*item) for item in items]
         from concurrent.futures import ThreadPoolExecutor
@@ -155,7 +155,7 @@ class _Process:
         self.pending = b""
 
     def ask(self, request: dict[str, str]) -> tuple[Verdict, str]:
-        """The child's verdict. After a death or lack of memory in a process that had served before, a fresh one tries."""
+        """The child's verdict. After a death or lack of memory in a used process, a fresh one tries."""
         while True:
             used = self.served
             verdict, reason = self._ask_once(request)
@@ -242,7 +242,7 @@ def _kill_all(processes: list[_Process], owner: int) -> None:
 
 
 def check_golds(golds: Iterable[str]) -> list[str | None]:
-    """For each gold answer why it cannot be verified, None where it can; starts a process only where one needs algebra."""
+    """For each gold answer why it cannot be verified, None where it can; a process starts only for algebra."""
     with Verifier() as verifier:
         return verifier.check_golds(golds)
 

@@ -1,4 +1,4 @@
-"""The process that does the algebra. Run as a script, it imports math-verify, nothing of ours, and expects to be killed.
+"""The process that does the algebra. Run as a script: it imports nothing of ours and expects to be killed.
 
 Requests and replies are JSON lines on the pipes that were its stdin and stdout. The first request sets the limits.
 """
