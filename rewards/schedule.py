@@ -109,7 +109,7 @@ def _number(value: Any) -> Any:
 def _tokens(value: float | Schedule) -> float | Schedule:
     if isinstance(value, float) and value < 0:
         raise ValueError(f"{value:g} tokens is negative; a budget is a number of output tokens, 0 or more")
-    return value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 Number = Annotated[float | SerializeAsAny[Schedule], BeforeValidator(_number)]

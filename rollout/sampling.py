@@ -43,6 +43,10 @@ class SamplingPlan(Node):
         """All requests of a step: `samples` a problem, group i for problems[i], sample ids unique in the run."""
         raise NotImplementedError
 
+    def told_budget(self, progress: Progress) -> int | None:
+        """The budget that prompts tell at this step (held-out tests and monitors use it too); None: none is told."""
+        return None
+
     def observe(self, batch: Batch, progress: Progress) -> None:
         """Move the state; once a step, the whole step."""
 
@@ -62,10 +66,13 @@ class GroupPlan(SamplingPlan):
     type: Literal["group"] = "group"
     budget: Tokens | None = None
 
+    def told_budget(self, progress: Progress) -> int | None:
+        """See SamplingPlan."""
+        return None if self.budget is None else int(at(self.budget, progress))
+
     def requests(self, problems: Sequence[Problem], render: Render, progress: Progress, rng: np.random.Generator) -> list[Request]:
         """See SamplingPlan."""
-        cap = self.cap(progress)
-        budget = None if self.budget is None else int(at(self.budget, progress))
+        cap, budget = self.cap(progress), self.told_budget(progress)
         first = progress.step * len(problems) * self.samples
         return [
             Request(problem, g, first + g * self.samples + k, prompt, cap, budget=budget)

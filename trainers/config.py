@@ -17,8 +17,8 @@ from rewards.errors import TautError
 from rewards.registry import Node, describe, nearest
 from rollout.engine import EngineConfig
 from rollout.sampling import AnyPlan, GroupPlan
-from trainers.advantages import AnyAdvantage
-from trainers.objectives import AnyObjective
+from trainers.advantages.base import AnyAdvantage
+from trainers.objectives.base import AnyObjective
 from trainers.optim import OptimConfig
 
 
@@ -80,8 +80,8 @@ class AlarmConfig(_Config):
 class TrainConfig(_Config):
     """One run of `taut train`: recipe = reward + advantage + objective + sampling + optimiser, and what it is run on."""
 
-    model: str = Field(description="a Hugging Face folder, or `overthinker`")
-    data: str = Field(description="JSONL or parquet with id, problem, answer, or `overthinker`")
+    model: str = Field(description="a Hugging Face folder, or package:folder")
+    data: str = Field(description="JSONL or parquet with id, problem, answer, or package:file")
     out: str = Field("runs/train", description="the run folder; must not hold a run yet")
     steps: int = Field(100, ge=1)
     prompts: int = Field(16, ge=1, description="problems a step")
@@ -140,8 +140,13 @@ def recipe(name: str) -> dict[str, Any]:
         return read_yaml(Path(name))
     path = folder / f"{name}.yaml"
     if not path.exists():
-        raise TautError(f"recipe={name}: unknown; {nearest(name, [p.stem for p in folder.glob('*.yaml')])}, or give a .yaml file")
+        raise TautError(f"recipe={name}: unknown; {nearest(name, recipes())}, or give a .yaml file")
     return read_yaml(path)
+
+
+def recipes() -> list[str]:
+    """Names of the recipes that ship."""
+    return sorted(p.stem for p in (Path(str(resources.files("trainers"))) / "recipes").glob("*.yaml"))
 
 
 def parse_override(argument: str) -> tuple[list[str], Any]:
@@ -223,7 +228,7 @@ def load_config(arguments: Sequence[str], default_recipe: str = "overthinker") -
     """
     pairs = [parse_override(a) for a in arguments]
     values: dict[str, Any] = deepcopy(_PIECES)
-    if not any(keys == ["model"] and value != "overthinker" for keys, value in pairs):
+    if not any(keys == ["model"] for keys, _ in pairs):
         values = merge(values, recipe(default_recipe))
     for keys, value in pairs:
         if keys == ["recipe"]:
@@ -234,4 +239,4 @@ def load_config(arguments: Sequence[str], default_recipe: str = "overthinker") -
     return resolve(TrainConfig, values, "configuration")
 
 
-__all__ = ["TrainConfig", "describe", "load_config", "merge", "parse_override", "read_yaml", "recipe", "resolve", "to_yaml"]
+__all__ = ["TrainConfig", "describe", "load_config", "merge", "parse_override", "read_yaml", "recipe", "recipes", "resolve", "to_yaml"]

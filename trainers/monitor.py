@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,6 +76,8 @@ def alarms(row: dict[str, Any], history: Sequence[dict[str, Any]], config: Alarm
         out.append(f"empty answers: {row['empty']:.0%} of the rollouts give no answer")
     if row["zero_signal"] > config.zero_signal:
         out.append(f"no signal: in {row['zero_signal']:.0%} of the groups all verdicts are equal; choose other problems")
+    if not math.isfinite(row["grad_norm"]):
+        out.append("gradient not finite: this step's update was left out; lower optim.lr or look at the rewards")
     if row["unknown"] > config.unknown:
         out.append(f"unknown verdicts: {row['unknown']:.0%}; look at the reasons in the rollout log")
     return out

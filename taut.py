@@ -1,0 +1,133 @@
+"""Taut on the command line: a table of contents, nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+HOME = Path(__file__).resolve().parent
+
+
+def check_home() -> None:
+    """Exit with an error when a folder of the user's shadows one of Taut's packages."""
+    for package in ("rewards", "rollout", "trainers", "benchmarks"):
+        spec = importlib.util.find_spec(package)
+        found = Path(list(spec.submodule_search_locations or [])[0]).resolve() if spec and spec.submodule_search_locations else None
+        if found != HOME / package:
+            sys.exit(
+                f"taut: the package {package!r} is found at {found}, but Taut's own is {HOME / package}; "
+                "that folder is in the way: rename it, or start taut from another folder"
+            )
+
+
+def train(arguments: list[str]) -> int:
+    """train a model: [recipe=NAME] model=FOLDER data=FILE [key=value ...], or resume=RUN"""
+    from trainers.config import load_config, to_yaml
+    from trainers.run import Run
+
+    dry = "--dry-run" in arguments
+    rest = [a for a in arguments if a != "--dry-run"]
+    resumed = [a.removeprefix("resume=") for a in rest if a.startswith("resume=")]
+    if resumed:
+        run = Run.resume(Path(resumed[-1]), [a for a in rest if not a.startswith("resume=")])
+    else:
+        config = load_config(rest)
+        if dry:
+            print(to_yaml(config), end="")
+            return 0
+        run = Run.start(config)
+    if run.step >= run.config.steps:
+        print(f"{run.path} is finished ({run.step} steps); to go on: taut train resume={run.path} steps={2 * run.step}")
+        return 0
+    path = run.path
+    from trainers.grpo import train as run_training  # heavy: only once the configuration is known to be good
+
+    try:
+        state = run_training(run)
+    except KeyboardInterrupt:
+        state = "interrupted"
+    if state == "interrupted":
+        print(f"interrupted; resume with: taut train resume={path}")
+        return 130
+    print(f"finished; the model is in {path / 'model'}, metrics in {path / 'metrics.jsonl'}")
+    return 0
+
+
+def evaluate(arguments: list[str]) -> int:
+    """accuracy and tokens of a model: model=FOLDER data=FILE [samples=4 temperature=1 ...]"""
+    from benchmarks.evaluate import main
+
+    return main(arguments)
+
+
+def sweep(arguments: list[str]) -> int:
+    """several runs and their front: [FILE.yaml] [--out DIR] [--jobs N] (default: the embedded benchmark)"""
+    from benchmarks.sweep import main
+
+    return main(arguments)
+
+
+def pareto(arguments: list[str]) -> int:
+    """the front of finished runs: RUN ... --out DIR"""
+    from benchmarks.pareto import main
+
+    return main(arguments)
+
+
+def methods(arguments: list[str]) -> int:
+    """every reward, condition, schedule, advantage, objective, sampling plan and recipe by name"""
+    from rewards.base import REWARDS
+    from rewards.conditions import CONDITIONS
+    from rewards.schedule import SCHEDULES
+    from rollout.sampling import PLANS
+    from trainers.advantages.base import ADVANTAGES
+    from trainers.config import recipes
+    from trainers.objectives.base import OBJECTIVES
+
+    for registry in (REWARDS, CONDITIONS, SCHEDULES, ADVANTAGES, OBJECTIVES, PLANS):
+        print(f"{registry.kind}s")
+        for name in registry.table:
+            summary = " ".join((registry.get(name).__doc__ or "").split("\n\n")[0].split())
+            print(f"  {name:<18} {summary}")
+    print("recipes\n" + "\n".join(f"  {name}" for name in recipes()))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train,
+    "eval": evaluate,
+    "sweep": sweep,
+    "pareto": pareto,
+    "methods": methods,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code. User errors are printed without a traceback."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    lines = [f"  {name:<8} {command.__doc__}" for name, command in COMMANDS.items()]
+    parser = argparse.ArgumentParser(
+        "taut", description="Train reasoning models to think no longer than they must.", add_help=True,
+        formatter_class=argparse.RawDescriptionHelpFormatter, epilog="commands:\n" + "\n".join(lines),
+    )  # fmt: skip
+    parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND")
+    parsed = parser.parse_args(arguments[:1])
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a second OpenMP thread stalls on barriers when cores are shared
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    check_home()
+    from rewards.errors import TautError
+
+    try:
+        return COMMANDS[parsed.command](arguments[1:])
+    except TautError as error:
+        print(f"taut {parsed.command}: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

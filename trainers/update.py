@@ -1,0 +1,159 @@
+"""From judged rollouts to new weights: the policy pass before the reward where one is needed, and the optimiser's steps."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rewards.base import Scores
+from rewards.batch import Batch
+from rollout.types import Rollout
+from trainers.config import TrainConfig
+from trainers.objectives.data import MiniBatch
+from trainers.objectives.parts import Tally
+from trainers.optim import lr_at
+from trainers.policy import Policy, TokenPass, micro_batches
+
+ENTROPIES = frozenset({"entropy_all", "entropy_think", "entropy_answer", "entropy_temperature"})
+MEASURED = ENTROPIES | {"mean_log_prob"}  # batch columns that only a policy pass can fill in
+
+
+@dataclass
+class Updater:
+    """A policy, its optimiser and, for a KL term, a frozen reference. `think_end`: token id of `</think>`, if there is one."""
+
+    policy: Policy
+    optimizer: torch.optim.Optimizer
+    config: TrainConfig
+    reference: Policy | None = None
+    think_end: int | None = None
+    probe_ids: tuple[tuple[int, int], ...] = ()
+
+    def measure(self, rollouts: Sequence[Rollout], needs: frozenset[str]) -> tuple[dict[str, Any], list[Tensor] | None]:
+        """What must be known of the policy before rewards are: (columns for the batch, old log-probs by rollout).
+
+        The old log-probs are None where one pass, that of the update itself, gives the same numbers.
+        """
+        objective = self.config.objective
+        wanted = needs & MEASURED
+        if not wanted and self.config.mini_batches == 1 and not objective.whole_groups:
+            return {}, None
+        rows = self._pass(self.policy, rollouts, entropy=bool(wanted & ENTROPIES))
+        columns: dict[str, Any] = {}
+        if "mean_log_prob" in wanted:
+            columns["mean_log_prob"] = [float(r["log_prob"].mean()) for r in rows]
+        if wanted & ENTROPIES:
+            phases = [_phases(rollout.token_ids, r["entropy"], self.think_end) for rollout, r in zip(rollouts, rows, strict=True)]
+            columns |= dict(zip(("entropy_all", "entropy_think", "entropy_answer"), zip(*phases, strict=True), strict=True))
+            columns["entropy_temperature"] = [self.config.rollout.temperature] * len(rows)
+        return columns, [r["log_prob"] for r in rows]
+
+    def update(
+        self, rollouts: Sequence[Rollout], batch: Batch, scores: Scores, advantage: np.ndarray, old: list[Tensor] | None, step: int
+    ) -> dict[str, float]:
+        """Take `mini_batches` optimiser steps over the kept rollouts, whole groups each; the step's diagnostics.
+
+        A mini-batch of which nothing is kept is skipped, so that momentum alone never moves the weights.
+        """
+        config, tally = self.config, Tally()
+        lr = lr_at(step, config.optim, config.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        out: dict[str, float] = {"lr": lr, "loss": 0.0, "grad_norm": 0.0, "updates": 0}
+        for groups in np.array_split(np.unique(batch.group), config.mini_batches):
+            rows = np.flatnonzero(np.isin(batch.group, groups) & scores.keep & (batch.length > 0))
+            if not len(rows):
+                continue
+            loss, norm = self._optimiser_step(rows, rollouts, batch, advantage, old, tally)
+            out["loss"] += loss
+            out["grad_norm"] += norm
+            out["updates"] += 1
+        for key in ("loss", "grad_norm"):
+            out[key] /= max(out["updates"], 1)
+        return out | tally.means()
+
+    def _optimiser_step(
+        self, rows: np.ndarray, rollouts: Sequence[Rollout], batch: Batch, advantage: np.ndarray, old: list[Tensor] | None, tally: Tally
+    ) -> tuple[float, float]:
+        config, objective = self.config, self.config.objective
+        chosen = [rollouts[i] for i in rows]
+        current = self._pass(self.policy, chosen, probes=True) if objective.whole_groups else None
+        reference = self._pass(self.reference, chosen) if self.reference else None
+        part = batch.take(rows)
+        data = MiniBatch.build(
+            old_log_prob=[old[i] for i in rows] if old else [np.zeros(len(r.token_ids)) for r in chosen],
+            advantage=advantage[rows],
+            group=part.group,
+            verdict=part.verdict,
+            keep=np.ones(len(rows), dtype=bool),
+            max_length=float(part.max_tokens.max()),
+            forced=[r.forced for r in chosen],
+            mode=[r.request.mode for r in chosen],
+            engine_log_prob=[r.log_probs for r in chosen],
+            ref_log_prob=[r["log_prob"] for r in reference] if reference else None,
+            log_prob=[r["log_prob"] for r in current] if current else None,
+            probes=torch.stack([r["probes"] for r in current]) if current and self.probe_ids else None,
+            device=self.policy.device,
+        )
+        plan = objective.plan(data)
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for micro_rows in self._split(chosen):
+            out = self._forward(self.policy, [chosen[i] for i in micro_rows], entropy=True, probes=True, grad=True)
+            micro = data.micro(micro_rows, out.log_prob, out.entropy, out.probes)
+            if old is None:  # on-policy: the old policy is this one
+                micro = dataclasses.replace(micro, old_log_prob=out.log_prob.detach())
+            loss, diagnostics = objective.loss(micro, plan)
+            loss.backward()
+            tally.add(diagnostics)
+            total += float(loss.detach())
+        limit = config.optim.grad_clip if config.optim.grad_clip is not None else float("inf")
+        norm = float(torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), limit))
+        if np.isfinite(norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return total, norm
+
+    def _split(self, rollouts: Sequence[Rollout]) -> list[list[int]]:
+        return micro_batches([len(r.prompt_ids) + len(r.token_ids) for r in rollouts], self.config.micro_tokens)
+
+    def _forward(self, policy: Policy, rollouts: Sequence[Rollout], *, entropy: bool = False, probes: bool = False, grad: bool = False) -> TokenPass:
+        return policy.log_probs(
+            [r.prompt_ids for r in rollouts],
+            [r.token_ids for r in rollouts],
+            self.config.rollout.temperature,
+            entropy=entropy,
+            probes=self.probe_ids if probes else (),
+            grad=grad,
+        )
+
+    def _pass(self, policy: Policy, rollouts: Sequence[Rollout], *, entropy: bool = False, probes: bool = False) -> list[dict[str, Tensor]]:
+        """A pass without gradient over all rollouts; per rollout its log_prob, entropy (T_i,) and probes (K,)."""
+        rows: list[dict[str, Tensor]] = [{} for _ in rollouts]
+        for micro_rows in self._split(rollouts):
+            out = self._forward(policy, [rollouts[i] for i in micro_rows], entropy=entropy, probes=probes)
+            for name in ("log_prob", "entropy"):
+                if (values := getattr(out, name)) is not None:
+                    for i, row in zip(micro_rows, out.rows(values), strict=True):
+                        rows[i][name] = row.cpu()
+            if out.probes is not None:
+                for i, row in zip(micro_rows, out.probes, strict=True):
+                    rows[i]["probes"] = row.cpu()
+        return rows
+
+
+def _phases(token_ids: Sequence[int], entropy: Tensor, think_end: int | None) -> tuple[float, float, float]:
+    """Mean entropy of all tokens, of those before the first `</think>`, and of those after it; the tag itself in neither.
+
+    No tag: everything is thinking. An empty phase has entropy 0 (METHODS: PEAR, 2510.08026, section 3).
+    """
+    values = entropy.double().numpy()
+    k = token_ids.index(think_end) if think_end is not None and think_end in token_ids else len(token_ids)
+    means = [float(v.mean()) if len(v) else 0.0 for v in (values, values[:k], values[k + 1 :])]
+    return means[0], means[1], means[2]
