@@ -222,9 +222,9 @@ def build_reward(value: Any) -> Reward:
 def dump(node: Node) -> dict[str, Any]:
     """The node as a plain mapping with nothing but what differs from the defaults; `build` gives the same tree back."""
     out: dict[str, Any] = {"type": node.type}
-    for key in type(node).model_fields:
+    for key, setting in type(node).model_fields.items():
         value = getattr(node, key)
-        if key == "type" or (key in node.model_fields and value == node.model_fields[key].default):
+        if key == "type" or value == setting.default:
             continue
         if isinstance(value, list):
             out[key] = [dump(v) if isinstance(v, Node) else v for v in value]
