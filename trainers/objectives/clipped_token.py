@@ -24,15 +24,14 @@ from trainers.objectives.parts import (
 
 
 class ClippedToken(Objective):
-    """-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) + kl_coef KL(new || ref) - entropy_coef H, r = exp(new - old)
-    per token.
+    """-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) + kl_coef KL(new || ref) - entropy_coef H, r = new / old.
 
     clip_low, clip_high: 0.2 and 0.2 (PPO); 0.2 and 0.28 is clip-higher (DAPO, 2503.14476 eq. 10). dual_clip c > 1:
-    for A < 0 the loss is at most -c A (1912.09729 eq. 5; CANON uses 3). aggregation: token_mean (DAPO), sequence_mean
-    (GRPO, 2402.03300 eq. 3), sequence_sum, sequence_sum_constant (Dr. GRPO), see `aggregate`; constant_length:
-    tokens, default the request cap. kl_estimator: against `ref_log_prob`, see `kl`. importance_cap C: each token is
-    weighted by min(exp(old - engine), C), which corrects for an engine whose log-probs are not the trainer's
-    (truncated importance sampling). Forced tokens have no sampling probability and are left out, of the totals too.
+    for A < 0 the loss is at most -c A (1912.09729 eq. 5; CANON uses 3). aggregation: see `aggregate`;
+    constant_length: in tokens, default the request cap. kl_estimator: against `ref_log_prob`, see `kl`.
+    importance_cap C: each token's surrogate is weighted by min(old / engine, C), for an engine whose probabilities are
+    not the trainer's (truncated importance sampling). Forced tokens have no sampling probability and are left out, of
+    the totals too.
     """
 
     type: Literal["clipped_token"] = "clipped_token"

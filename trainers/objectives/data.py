@@ -52,6 +52,7 @@ class Micro:
     ref_log_prob: Tensor | None = None
     entropy: Tensor | None = None
     probes: Tensor | None = None
+    modes: tuple[str, ...] = ()
 
     @property
     def chosen(self) -> Tensor:
@@ -101,47 +102,53 @@ class MiniBatch:
         log_prob: Sequence[Any] | None = None,
         probes: Tensor | None = None,
         device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> MiniBatch:
         """From ragged rows: N sequences of per-token numbers each (tuples, arrays or tensors).
 
         advantage: (N,), spread over the tokens, or (N, T). forced (N,): tokens of the forced prefix (default 0). keep
-        (N,): False takes a rollout out of the loss and of every total. max_length: the request cap in tokens. NaN
-        log-probs (forced tokens have no engine log-prob) become 0. Raises ValueError for rows of unequal length.
+        (N,): False takes a rollout out of the loss and of every total. max_length: the request cap in tokens.
+        Raises ValueError naming the column for rows of unequal length, and for a log-prob that is not finite at a
+        token that the engine chose (forced tokens may hold NaN).
         """
         lengths = np.array([len(row) for row in old_log_prob], dtype=np.int64)
         n, width = len(lengths), int(lengths.max(initial=0))
+        at, length = torch.arange(width)[None], torch.as_tensor(lengths)
+        kept = torch.as_tensor(np.asarray(keep), dtype=torch.bool)
+        mask = (at < length[:, None]) & kept[:, None]
+        is_forced = (at < torch.as_tensor(np.zeros(n) if forced is None else np.asarray(forced))[:, None]) & mask
 
-        def ragged(name: str, rows: Sequence[Any] | None) -> Tensor | None:
-            if rows is None:
-                return None
+        def ragged(name: str, rows: Sequence[Any]) -> Tensor:
             if [len(row) for row in rows] != lengths.tolist():
                 raise ValueError(f"MiniBatch.{name}: rows of other lengths than old_log_prob; give one number a token")
-            return pad(rows, width).nan_to_num(0.0).to(device)
+            values = pad(rows, width, dtype)
+            bad = (~values.isfinite() & mask & ~is_forced).nonzero().tolist()
+            if bad:
+                raise ValueError(f"MiniBatch.{name}: {values[*bad[0]]} at rollout {bad[0][0]}, token {bad[0][1]}")
+            return values.nan_to_num(0.0).to(device)
 
-        def column(values: Any, dtype: torch.dtype) -> Tensor:
-            return torch.as_tensor(np.asarray(values), dtype=dtype).to(device)
+        def optional(name: str, rows: Sequence[Any] | None) -> Tensor | None:
+            return None if rows is None else ragged(name, rows)
 
-        at = torch.arange(width)[None]
-        kept = torch.as_tensor(np.asarray(keep), dtype=torch.bool)
-        length = torch.as_tensor(lengths)
-        mask = (at < length[:, None]) & kept[:, None]
-        is_forced = (at < column(np.zeros(n) if forced is None else forced, torch.long).cpu()[:, None]) & mask
-        advantage = torch.as_tensor(np.asarray(advantage), dtype=torch.float32)
+        def column(values: Any) -> Tensor:
+            return torch.as_tensor(np.asarray(values), dtype=torch.long).to(device)
+
+        advantage = torch.as_tensor(np.asarray(advantage), dtype=dtype)
         if advantage.ndim == 1:
             advantage = advantage[:, None].expand(-1, width)
+        if advantage.shape[0] != n or advantage.shape[1] < width:
+            raise ValueError(f"MiniBatch.advantage: shape {tuple(advantage.shape)} for {n} rollouts, {width} tokens")
         group_index = np.unique(np.asarray(group), return_inverse=True)[1].reshape(n)
         modes = tuple(sorted({m for m in mode or () if m is not None}))
-        old = ragged("old_log_prob", old_log_prob)
-        assert old is not None
         return cls(
-            old_log_prob=old,
+            old_log_prob=ragged("old_log_prob", old_log_prob),
             mask=mask.to(device),
             forced=is_forced.to(device),
-            advantage=advantage[:, :width].to(device) * mask.to(device),
-            group=column(group_index, torch.long),
-            verdict=column(verdict, torch.long),
+            advantage=(advantage[:, :width] * mask).to(device),
+            group=column(group_index),
+            verdict=column(verdict),
             length=length.to(device),
-            mode=column([-1 if m is None else modes.index(m) for m in mode or [None] * n], torch.long),
+            mode=column([-1 if m is None else modes.index(m) for m in mode or [None] * n]),
             keep=kept.to(device),
             scale=Scale(
                 tokens=float(mask.sum()),
@@ -150,9 +157,9 @@ class MiniBatch:
                 groups=float(len(set(group_index[kept.numpy()].tolist()))),
                 max_length=float(max_length),
             ),
-            engine_log_prob=ragged("engine_log_prob", engine_log_prob),
-            ref_log_prob=ragged("ref_log_prob", ref_log_prob),
-            log_prob=ragged("log_prob", log_prob),
+            engine_log_prob=optional("engine_log_prob", engine_log_prob),
+            ref_log_prob=optional("ref_log_prob", ref_log_prob),
+            log_prob=optional("log_prob", log_prob),
             probes=None if probes is None else probes.detach().to(device),
             modes=modes,
         )
@@ -186,12 +193,18 @@ class MiniBatch:
             ref_log_prob=cut(self.ref_log_prob),
             entropy=entropy,
             probes=probes,
+            modes=self.modes,
         )
 
 
-def pad(rows: Sequence[Any], width: int) -> Tensor:
-    """(N, width) float32 of N ragged rows, 0 where a row has ended."""
-    out = torch.zeros((len(rows), width), dtype=torch.float32)
+def in_mode(data: Micro | MiniBatch, name: str) -> Tensor:
+    """(B,) bool: the rollouts whose request had this mode."""
+    return data.mode == (data.modes.index(name) if name in data.modes else -2)
+
+
+def pad(rows: Sequence[Any], width: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(N, width) of N ragged rows, 0 where a row has ended."""
+    out = torch.zeros((len(rows), width), dtype=dtype)
     for i, row in enumerate(rows):
-        out[i, : len(row)] = torch.as_tensor(row, dtype=torch.float32).detach().cpu()
+        out[i, : len(row)] = torch.as_tensor(row, dtype=dtype).detach().cpu()
     return out

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trainers.objectives.data import Micro, Scale
 
-Aggregation = Literal["token_mean", "sequence_mean", "sequence_sum", "sequence_sum_constant"]
+Aggregation = Literal["token_mean", "sequence_mean", "sequence_sum", "sequence_sum_constant", "token_sum_constant"]
 Estimator = Literal["k1", "k2", "k3"]
 Diagnostics = dict[str, tuple[Tensor, Tensor]]  # name -> (sum, count); names ending in "_max" hold (maximum, 1)
 LOG_RATIO_BOUND = 20.0  # exp stays finite; e**20 is far outside any clip range
@@ -18,21 +18,27 @@ LOG_RATIO_BOUND = 20.0  # exp stays finite; e**20 is far outside any clip range
 def aggregate(
     values: Tensor, mask: Tensor, how: Aggregation, scale: Scale, tokens: float, constant: float | None = None
 ) -> Tensor:
-    """Share of the mini-batch's mean of `values` (B, T) over `mask`; the field's names (verl's loss_agg_mode):
+    """Share of the mini-batch's mean of `values` (B, T) over `mask`; in brackets verl's loss_agg_mode:
 
-    token_mean ("token-mean"): sum / tokens. sequence_mean ("seq-mean-token-mean"): mean over sequences of token
-    means. sequence_sum ("seq-mean-token-sum"): mean over sequences of token sums. sequence_sum_constant
-    ("seq-mean-token-sum-norm"): token sums / `constant` (default the request cap), then the mean over sequences (Dr.
-    GRPO, 2503.20783). tokens: the mini-batch's count of `mask`. A mini-batch without tokens gives 0.
+    - token_mean (token-mean): sum / tokens. DAPO, 2503.14476.
+    - sequence_mean (seq-mean-token-mean): mean over sequences of token means. GRPO, 2402.03300.
+    - sequence_sum (seq-mean-token-sum): mean over sequences of token sums.
+    - sequence_sum_constant: mean over sequences of token sums / `constant`. Dr. GRPO, 2503.20783.
+    - token_sum_constant (seq-mean-token-sum-norm, as coded): sum / `constant`, so it grows with the mini-batch.
+
+    constant: in tokens, default the request cap. tokens: the mini-batch's count of `mask`. No tokens at all give 0.
     """
     values = torch.where(mask, values, 0.0)
+    constant = constant or max(scale.max_length, 1.0)
     if how == "token_mean":
         return values.sum() / max(tokens, 1.0)
+    if how == "token_sum_constant":
+        return values.sum() / constant
     per_sequence = values.sum(1)
     if how == "sequence_mean":
         per_sequence = per_sequence / mask.sum(1).clamp(min=1)
     elif how == "sequence_sum_constant":
-        per_sequence = per_sequence / (constant or max(scale.max_length, 1.0))
+        per_sequence = per_sequence / constant
     return per_sequence.sum() / max(scale.sequences, 1.0)
 
 
@@ -41,7 +47,8 @@ def kl(log_prob: Tensor, other: Tensor, estimator: Estimator) -> Tensor:
     divergence").
 
     k1 = log p/other, unbiased, may be negative; k2 = k1**2 / 2; k3 = other/p - 1 - log other/p, unbiased, never
-    negative (verl's low_var_kl). As a loss, k1 has an expected gradient of zero; k2's gradient is the KL's.
+    negative (verl's low_var_kl). As a loss, in expectation: k1 has no gradient, k2 has that of KL(p || other), k3
+    that of KL(other || p).
     """
     d = (other - log_prob).clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND)
     if estimator == "k1":
