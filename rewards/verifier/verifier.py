@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 from rewards.batch import Verdict
 from rewards.errors import TautError
 from rewards.verifier.extract import extract
-from rewards.verifier.fast import compare, normalise, tidy, too_heavy
+from rewards.verifier.policy import decide, gold_text
 
 START_DEADLINE_S = 120.0
 MEMO_SIZE = 200_000
@@ -116,22 +116,20 @@ class Verifier:
     def _decide(self, gold: str, answer: str) -> tuple[Verdict, str]:
         if len(answer) > 10 * (len(gold) + 1_000):
             return Verdict.WRONG, f"too long ({len(answer)} characters)"
-        left, right = tidy(gold), tidy(answer)
-        decided = compare(normalise(left), normalise(right))
-        if decided:
+        decided = decide(gold, answer)
+        if isinstance(decided, tuple):
             return (Verdict.CORRECT if decided[0] else Verdict.WRONG), decided[1]
-        if why := too_heavy(right, left):
-            return Verdict.WRONG, why
-        return self._ask({"gold": left, "answer": right})
+        verdict, reason = Verdict.UNKNOWN, ""
+        for left, right in decided:
+            verdict, reason = self._ask({"gold": left, "answer": right})
+            if verdict is not Verdict.CORRECT:
+                break
+        return verdict, reason
 
     def _check_gold(self, gold: str) -> str | None:
-        text = tidy(gold)
-        if not text:
-            return "it is empty"
-        if text.isalnum() or compare(normalise(text), "0"):
-            return None
-        if why := too_heavy(text, text):
-            return f"it is {why}"
+        text, why = gold_text(gold)
+        if text is None:
+            return why or None
         verdict, reason = self._ask({"gold": text})
         return None if verdict is Verdict.CORRECT else f"math-verify cannot parse it ({reason})"
 

@@ -15,26 +15,73 @@ from typing import Any
 
 
 def equal(gold: str, answer: str) -> tuple[str, str]:
-    """("correct" | "wrong" | "unknown", reason) of two normalised LaTeX texts, by math-verify."""
+    """("correct" | "wrong" | "unknown", reason) of two tidied LaTeX texts, by math-verify and `exactly_equal`."""
     from math_verify import verify
+    from math_verify.grader import should_treat_as_complex
 
-    left = parse(gold)
-    if not left:
+    real = None if should_treat_as_complex(gold) or should_treat_as_complex(answer) else True
+    left = parse(gold, real)
+    if left is None:
         return "unknown", "gold unparseable"
-    right = parse(answer)
-    if not right:
+    right = parse(answer, real)
+    if right is None:
         return "wrong", "answer unparseable"
-    same = verify(left, right, timeout_seconds=None, raise_on_error=False)
+    same = verify(left, right, allow_set_relation_comp=True, timeout_seconds=None) and exactly_equal(left, right)
     return ("correct" if same else "wrong"), "symbolic"
 
 
-def parse(text: str) -> list[Any]:
-    """What math-verify reads in one LaTeX text; [] where it reads nothing. Nothing is ever evaluated as Python."""
-    from math_verify import LatexExtractionConfig
-    from math_verify import parse as read
+def parse(text: str, real: bool | None = True) -> Any:
+    """The sympy object of one LaTeX text, None where it cannot be read. Nothing is ever evaluated as Python.
 
-    config = [LatexExtractionConfig(boxed_match_priority=0)]
-    return read("\\boxed{" + text + "}", config, fallback_mode="no_fallback", parsing_timeout=None)  # type: ignore[arg-type]
+    The grammar is math-verify's; unlike there, letters keep their case, `i` is imaginary and decimals are exact.
+    """
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
+    from latex2sympy2_extended.math_normalization import NormalizationConfig, normalize_latex
+
+    for units in (True, False):  # stripping units can take away a needed letter
+        config = NormalizationConfig(units=units, malformed_operators=True, nits=True, boxed="none")
+        try:
+            read = latex2sympy(
+                normalize_latex(text, config),
+                is_real=real,
+                normalization_config=None,
+                conversion_config=ConversionConfig(lowercase_symbols=False),
+            )
+        except (MemoryError, RecursionError):
+            raise
+        except Exception:  # the grammar raises bare Exceptions, and sympy whatever it likes
+            continue
+        return None if read is None else exact(read)
+    return None
+
+
+def exact(value: Any) -> Any:
+    """The object with decimals as rationals and a free `i` as the imaginary unit; sets and chains keep their order."""
+    import sympy
+    from sympy.core.relational import Relational
+
+    parts = getattr(value, "_unsorted_args", None)
+    if parts is not None or isinstance(value, sympy.Tuple):
+        return type(value)(*map(exact, value.args if parts is None else parts))
+    if isinstance(value, Relational):
+        return type(value)(exact(value.lhs), exact(value.rhs), evaluate=False)
+    swap = {number: sympy.Rational(str(number)) for number in value.atoms(sympy.Float)}
+    swap |= {symbol: sympy.I for symbol in getattr(value, "free_symbols", ()) if symbol.name == "i"}
+    return value.xreplace(swap) if swap else value
+
+
+def exactly_equal(left: Any, right: Any) -> bool:
+    """False where two plain numbers that math-verify rounded to the same differ within 30 digits; True for all else."""
+    import sympy
+
+    numbers = all(isinstance(x, sympy.Expr) and not x.free_symbols for x in (left, right))
+    if not numbers:
+        return True
+    a, b = (sympy.N(x.doit(), 40) for x in (left, right))
+    if not (a.is_number and b.is_number and a.is_finite and b.is_finite):
+        return True
+    percent = {sympy.Integer(1), sympy.Integer(100), sympy.Rational(1, 100)}
+    return any(abs(sympy.N(a * p - b, 40)) <= sympy.Float("1e-30") * max(abs(a * p), abs(b)) for p in percent)
 
 
 def answer_request(request: dict[str, Any]) -> dict[str, Any]:
@@ -43,7 +90,7 @@ def answer_request(request: dict[str, Any]) -> dict[str, Any]:
         if "answer" in request:
             verdict, reason = equal(request["gold"], request["answer"])
         else:
-            verdict, reason = ("correct", "") if parse(request["gold"]) else ("unknown", "gold unparseable")
+            verdict, reason = ("correct", "") if parse(request["gold"]) is not None else ("unknown", "gold unparseable")
     except MemoryError:
         verdict, reason = "unknown", "memory"
     except RecursionError:
