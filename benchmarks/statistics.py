@@ -39,8 +39,8 @@ class Samples:
     """
 
     problem_id: NDArray[Any]
-    length: Floats
-    verdict: NDArray[np.int8]
+    length: NDArray[Any]
+    verdict: NDArray[Any]
     truncated: NDArray[np.bool_] = None  # type: ignore[assignment]
     level: NDArray[Any] = None  # type: ignore[assignment]
 

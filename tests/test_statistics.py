@@ -119,7 +119,7 @@ def test_unknown_verdicts_are_absent_and_counted():
 
 
 def test_none_is_unknown():
-    s = Samples(np.array(["a", "b", "c"]), np.ones(3), [1, None, 0])  # type: ignore[arg-type]
+    s = Samples(np.array(["a", "b", "c"]), np.ones(3), [1, None, 0])
     assert s.known.tolist() == [True, False, True]
 
 
@@ -150,7 +150,7 @@ def test_levels_are_summarised_apart_in_natural_order():
 
 
 def test_a_column_of_another_length_is_named():
-    with pytest.raises(ValueError, match="Samples.length"):
+    with pytest.raises(ValueError, match=r"Samples\.length"):
         Samples(np.array(["a", "b"]), np.ones(3), np.array([1, 0]))
 
 

@@ -1,0 +1,254 @@
+"""Measure a model: k samples a problem at the training temperature, judged, with intervals over problems.
+
+taut eval model=runs/train/model samples=4 out=eval.parquet         # a run's model: prompt, data and cap as in the run
+taut eval model=FOLDER data=FILE.jsonl samples=8 max_tokens=2048    # any Hugging Face folder
+taut eval                                                           # the embedded benchmark's base model
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from benchmarks.statistics import CONFIDENCE, RESAMPLES, Samples, Summary, by_level, summarise
+from benchmarks.tables import table
+from rewards.errors import TautError
+from rollout.engine import EngineConfig
+from rollout.paths import locate
+from trainers.config import PromptConfig, merge, parse_override, read_yaml, recipe, resolve, set_dotted
+
+COLUMNS = ("problem_id", "level", "sample_id", "length", "verdict", "truncated", "reason", "text")
+REFERENCE_FORMATS = (".jsonl", ".parquet")
+
+
+class EvaluateConfig(BaseModel):
+    """What `taut eval` takes as key=value. `seed` with a problem's place decides every draw, whatever the model."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    model: str = Field(description="a Hugging Face folder, or a run folder (then its final model)")
+    data: str = Field(description="JSONL or parquet with id, problem, answer")
+    out: str = Field("eval.parquet", description="one row a sample; must not exist yet")
+    problems: int | None = Field(None, ge=1, description="the first so many problems of the file; None: all")
+    samples: int = Field(4, ge=1, description="responses a problem")
+    temperature: float = Field(1.0, gt=0)
+    max_tokens: int = Field(1024, ge=1)
+    seed: int = Field(0, ge=0)
+    prompt: PromptConfig = PromptConfig()
+    rollout: EngineConfig = EngineConfig()
+    reference: str | None = Field(
+        None, description="also write the problems with accuracy and mean length: a data file"
+    )
+
+
+def load_evaluate_config(arguments: Sequence[str]) -> EvaluateConfig:
+    """The config of `taut eval ARGUMENTS` (key=value; `--key value` means the same). Raises TautError.
+
+    Where the model is a run's, prompt, held-out data, cap, temperature and engine are the run's unless they are given.
+    """
+    pairs = [parse_override(a) for a in _as_pairs(arguments)]
+    model = next((str(value) for keys, value in reversed(pairs) if keys == ["model"]), None)
+    values = _defaults(model)
+    for keys, value in pairs:
+        if keys != ["model"]:
+            set_dotted(values, keys, value)
+    return resolve(EvaluateConfig, values, "taut eval")
+
+
+def _as_pairs(arguments: Sequence[str]) -> list[str]:
+    pairs, rest = [], list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("--"):
+            pairs.append(argument)
+        elif "=" in argument or rest:
+            pairs.append(argument[2:] if "=" in argument else f"{argument[2:]}={rest.pop(0)}")
+        else:
+            raise TautError(f"{argument}: a value is missing; write {argument} VALUE")
+    return pairs
+
+
+def _defaults(model: str | None) -> dict[str, Any]:
+    """Settings that follow from the model: the embedded benchmark's, those of the run it belongs to, or none."""
+    if model is None:
+        run = recipe("overthinker")
+        return _of_run(run, run["model"])
+    path = Path(model)
+    if (path / "config.yaml").is_file() and not (path / "config.json").is_file():
+        if not (path / "model").is_dir():
+            raise TautError(f"model={model}: this run has no final model yet; finish it: taut train resume={model}")
+        path = path / "model"
+    if path.name == "model" and (path.parent / "config.yaml").is_file():
+        return _of_run(read_yaml(path.parent / "config.yaml"), str(path))
+    embedded = recipe("overthinker")
+    return _of_run(embedded, model) if model == embedded["model"] else {"model": model}
+
+
+def _of_run(run: dict[str, Any], model: str) -> dict[str, Any]:
+    values: dict[str, Any] = {"model": model, "prompt": run.get("prompt") or {}, "rollout": run.get("rollout") or {}}
+    data = (run.get("heldout") or {}).get("data")
+    cap = (run.get("sampling") or {}).get("max_tokens")
+    found = {"data": data, "max_tokens": cap if isinstance(cap, int) else None}
+    found["temperature"] = values["rollout"].get("temperature")
+    return merge(values, {key: value for key, value in found.items() if value is not None})
+
+
+def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> Path:
+    """Sample, judge and write `config.out` (one row a sample: COLUMNS and more); its path. Raises TautError."""
+    out = Path(config.out)
+    if out.exists():
+        raise TautError(f"out={out}: exists already; remove it or choose another `out`")
+    if config.reference is not None and not config.reference.endswith(REFERENCE_FORMATS):
+        raise TautError(f"reference={config.reference}: write it as {' or '.join(REFERENCE_FORMATS)}")
+    from rewards.verifier import Verifier
+    from rollout.engine import make_engine
+    from rollout.log import write_rollouts
+    from rollout.problems import load_problems
+    from rollout.prompts import PromptTemplate, load_tokenizer, stop_ids
+    from rollout.sampler import Sampler, heldout_requests, to_batch
+
+    problems = load_problems(locate(config.data), config.problems)
+    path = locate(config.model)
+    tokenizer = load_tokenizer(path)
+    stops, warnings = stop_ids(tokenizer, *_model_configs(path))
+    for warning in warnings:
+        say(f"warning: {warning}")
+    template = PromptTemplate(tokenizer, config.prompt.template, config.prompt.system)
+    requests = heldout_requests(problems, template, config.samples, config.max_tokens)
+    settings = config.rollout.model_copy(update={"temperature": config.temperature})
+    engine = make_engine(settings, str(path), stops)
+    say(
+        f"{config.model}: {len(problems)} problems × {config.samples} samples at T = {config.temperature:g}, "
+        f"at most {config.max_tokens} tokens, engine {engine.name}"
+    )
+    rollouts, began = [], time.monotonic()
+    with Verifier() as verifier:
+        sampler = Sampler(engine, template, verifier, stops, config.seed)
+        try:
+            chunk = max(
+                512, 2 * settings.max_num_seqs
+            )  # large enough to keep an engine busy, small enough to show progress
+            for start in range(0, len(requests), chunk):
+                rollouts += sampler(requests[start : start + chunk])
+                tokens, seconds = sum(len(r.token_ids) for r in rollouts), time.monotonic() - began
+                left = seconds / len(rollouts) * (len(requests) - len(rollouts))
+                say(f"{len(rollouts)}/{len(requests)} samples, {tokens / seconds:,.0f} tokens/s, ETA {left:.0f} s")
+        finally:
+            engine.close()
+    meta = {"kind": "evaluation", "engine": engine.name, **config.model_dump(mode="json", exclude={"rollout", "out"})}
+    write_rollouts(out, rollouts, to_batch(rollouts), meta)
+    if config.reference is not None:
+        write_reference(Path(config.reference), problems, read_evaluation(out)[0])
+    return out
+
+
+def _model_configs(path: Path) -> tuple[Any, Any]:
+    """(config, generation config or None) of a model folder."""
+    from transformers import AutoConfig, GenerationConfig
+
+    try:
+        generation = GenerationConfig.from_pretrained(path)
+    except OSError:
+        generation = None
+    return AutoConfig.from_pretrained(path), generation
+
+
+def write_reference(path: Path, problems: Sequence[Any], samples: Samples) -> None:
+    """The problems with `reference_accuracy`, `reference_length` (mean output tokens) and `reference_samples` added.
+
+    JSONL or parquet by the suffix; trained on, the file gives rewards their reference columns. Samples with unknown
+    verdicts are left out; a problem without known ones has null.
+    """
+    from rollout.log import write_atomically
+
+    rows = []
+    for p in problems:
+        mine = samples.take((samples.problem_id == p.id) & samples.known)
+        row = {"id": p.id, "problem": p.problem, "answer": p.answer, "level": p.level, "source": p.source, **p.extra}
+        row["reference_accuracy"] = float((mine.verdict == 1).mean()) if len(mine) else None
+        row["reference_length"] = float(mine.length.mean()) if len(mine) else None
+        rows.append(row | {"reference_samples": len(mine)})
+
+    def write(temporary: Path) -> None:
+        if path.suffix == ".jsonl":
+            temporary.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
+            return
+        import pyarrow as pa
+        import pyarrow.parquet as parquet
+
+        parquet.write_table(pa.Table.from_pylist(rows), temporary)
+
+    write_atomically(path, write)
+
+
+def read_evaluation(path: Path) -> tuple[Samples, dict[str, Any]]:
+    """(samples, what the file says of how they were made) of an evaluation parquet; {} where it says nothing.
+
+    Raises TautError naming the file and the remedy when it is torn, lacks a column or holds a sample twice.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            names = [c for c in COLUMNS[:6] if c in file.schema_arrow.names]
+            raw = (file.schema_arrow.metadata or {}).get(b"taut", b"{}")
+            columns = {name: column.to_pylist() for name, column in zip(names, file.read(names).columns, strict=True)}
+    except (pa.ArrowException, OSError) as error:
+        raise TautError(f"{path}: cannot be read as parquet ({error}); is the file complete? Evaluate again") from error
+    if missing := [c for c in ("problem_id", "length", "verdict") if c not in columns]:
+        raise TautError(f"{path}: no column {', '.join(missing)}; an evaluation has {', '.join(COLUMNS)}")
+    if "sample_id" in columns:
+        seen: dict[tuple[Any, Any], int] = {}
+        for row, key in enumerate(zip(columns["problem_id"], columns["sample_id"], strict=True), 1):
+            if key in seen:
+                told = f"sample {key[1]} of problem {key[0]!r} stands in rows {seen[key]} and {row}"
+                raise TautError(f"{path}: {told}; each sample must stand there once: evaluate again")
+            seen[key] = row
+    columns.pop("sample_id", None)
+    for name, column in columns.items():
+        if name != "verdict" and None in column:
+            raise TautError(f"{path}: row {column.index(None) + 1} has no {name}; evaluate again")
+    return Samples(**{name: np.array(column, dtype=object) for name, column in columns.items()}), json.loads(raw)
+
+
+def level_table(samples: Samples | Sequence[Samples]) -> str:
+    """Accuracy, tokens and truncation by level and in all, with intervals."""
+    rows = [["level", "problems", "samples", "accuracy", "tokens", "truncated", "unknown"]]
+    rows += [_row(level, summary) for level, summary in by_level(samples).items()]
+    rows.append(_row("all", summarise(samples)))
+    return table(rows)
+
+
+def _row(name: str, s: Summary) -> list[str]:
+    counts = [str(s.problems), str(s.samples)]
+    return [name, *counts, s.accuracy.text(3), s.tokens.text(1), f"{s.truncation.value:.3f}", str(s.unknown)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`taut eval key=value ...`: evaluate, write the parquet, print the table."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if "-h" in arguments or "--help" in arguments:
+        fields = EvaluateConfig.model_fields.items()
+        print(__doc__, *(f"  {k:<12} {f.description or ''} (default: {f.default})" for k, f in fields), sep="\n")
+        return 0
+    config = load_evaluate_config(arguments)
+    out = evaluate(config)
+    samples, _ = read_evaluation(out)
+    print(level_table(samples))
+    print(f"brackets: {CONFIDENCE:.0%} bootstrap intervals that resample problems ({RESAMPLES:,} resamples)")
+    if config.reference:
+        print(config.reference)
+    print(out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

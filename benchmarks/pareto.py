@@ -1,0 +1,289 @@
+"""The front: configurations as points of accuracy against tokens with intervals, non-dominated set, CSV, picture."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.picture import draw as draw_picture
+from benchmarks.statistics import (
+    CONFIDENCE,
+    RESAMPLES,
+    SEED,
+    Comparison,
+    Estimate,
+    Samples,
+    Summary,
+    compare,
+    summarise,
+)
+from benchmarks.tables import table
+from rewards.errors import TautError
+
+KINDS = ("base", "plain", "shaped")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One configuration in the plane. kind: base | plain (GRPO without shaping) | shaped. seeds: runs averaged.
+
+    against: difference to the reference configuration on the same problems, None for the reference itself.
+    """
+
+    name: str
+    accuracy: Estimate
+    tokens: Estimate
+    seeds: int = 1
+    kind: str = "shaped"
+    summary: Summary | None = None
+    against: Comparison | None = None
+
+
+@dataclass
+class Configuration:
+    """What is measured: the evaluations of a configuration's seeds, and what their files say of how they were made."""
+
+    name: str
+    kind: str
+    evaluations: list[Samples] = field(default_factory=list)
+    about: list[dict[str, Any]] = field(default_factory=list)
+
+
+def non_dominated(points: Sequence[Point]) -> list[bool]:
+    """For each point: no other is as accurate for as few tokens, and better in one of the two. NaN is never on it."""
+    at = np.array([(p.accuracy.value, p.tokens.value) for p in points], dtype=np.float64).reshape(-1, 2)
+    accuracy, tokens = at[:, 0], at[:, 1]
+    no_worse = (accuracy[:, None] >= accuracy) & (tokens[:, None] <= tokens)
+    better = (accuracy[:, None] > accuracy) | (tokens[:, None] < tokens)
+    free: Any = ~(no_worse & better).any(axis=0) & ~np.isnan(at).any(axis=1)
+    return [bool(f) for f in free]
+
+
+def make_points(
+    configurations: Sequence[Configuration],
+    reference: str | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+    confidence: float = CONFIDENCE,
+) -> tuple[list[Point], list[str]]:
+    """(points, warnings). All are measured on the problems that all evaluations share, so that they can be compared.
+
+    reference: the configuration the differences are taken to (default: the plain one, else the base model, else none).
+    Raises TautError when no problem is shared, or when the reference is none of the names.
+    """
+    problems, warnings = _shared_problems(configurations)
+    warnings += _unlike(configurations)
+    names = [c.name for c in configurations]
+    if reference is None:
+        reference = next((c.name for kind in ("plain", "base") for c in configurations if c.kind == kind), None)
+    elif reference not in names:
+        raise TautError(f"reference {reference!r} is none of the configurations: {', '.join(names)}")
+    options = {"resamples": resamples, "seed": seed, "confidence": confidence}
+    kept = {c.name: [e.take(np.isin(e.problem_id, problems)) for e in c.evaluations] for c in configurations}
+    points = []
+    for c in configurations:
+        s = summarise(kept[c.name], **options)
+        against = None
+        if reference is not None and c.name != reference:
+            against = compare(kept[c.name], kept[reference], **options)
+        points.append(Point(c.name, s.accuracy, s.tokens, s.seeds, c.kind, s, against))
+        if s.unknown:
+            warnings.append(f"{c.name}: {s.unknown} of {s.samples} samples have no verdict and are left out")
+        if s.accuracy.reason:
+            warnings.append(f"{c.name}: no interval: {s.accuracy.reason}")
+    return points, warnings
+
+
+def _shared_problems(configurations: Sequence[Configuration]) -> tuple[Any, list[str]]:
+    sets = {c.name: [np.unique(e.problem_id) for e in c.evaluations] for c in configurations}
+    everything = [(name, ids) for name, of in sets.items() for ids in of]
+    shared = everything[0][1]
+    for _, ids in everything[1:]:
+        shared = np.intersect1d(shared, ids)
+    sizes = {name: max(len(ids) for ids in of) for name, of in sets.items()}
+    if not len(shared):
+        told = ", ".join(f"{name} ({n} problems)" for name, n in sizes.items())
+        raise TautError(f"these evaluations have no problem in common: {told}; evaluate them on the same data")
+    if all(len(ids) == len(shared) for _, ids in everything):
+        return shared, []
+    told = ", ".join(f"{name} {n}" for name, n in sizes.items() if n != len(shared))
+    return shared, [f"different problem sets: all points use the {len(shared)} problems they share (of {told})"]
+
+
+def _unlike(configurations: Sequence[Configuration]) -> list[str]:
+    """Settings of the evaluations that differ where they should not."""
+    warnings = []
+    for key in ("temperature", "samples", "max_tokens", "step"):
+        values = {c.name: sorted({str(a[key]) for a in c.about if a.get(key) is not None}) for c in configurations}
+        if key == "step":  # a base model has no step, and configurations may train for different times: seeds may not
+            warnings += [
+                f"{n}: its seeds stand at different steps: {', '.join(v)}" for n, v in values.items() if len(v) > 1
+            ]
+        elif len({v for vs in values.values() for v in vs}) > 1:
+            told = "; ".join(f"{n}: {', '.join(v)}" for n, v in values.items() if v)
+            warnings.append(f"evaluations differ in {key} ({told}): accuracies and tokens may not compare")
+    return warnings
+
+
+def subtitle(points: Sequence[Point], about: Sequence[dict[str, Any]], confidence: float = CONFIDENCE) -> str:
+    """How the numbers were made: `600 problems x 4 samples, T = 1, 2 seeds; bars: 95 % intervals (...)`."""
+    summaries = [p.summary for p in points if p.summary]
+    parts = []
+    if summaries:
+        problems = summaries[0].problems
+        per = sorted({round(s.samples / max(s.problems * s.seeds, 1)) for s in summaries})
+        parts.append(f"{problems} held-out problems × {'–'.join(map(str, per[:: max(len(per) - 1, 1)]))} samples")
+        temperatures = sorted({a["temperature"] for a in about if a.get("temperature") is not None})
+        if temperatures:
+            parts.append("T = " + ", ".join(f"{t:g}" for t in temperatures))
+        seeds = max(s.seeds for s in summaries)
+        parts.append("1 run" if seeds == 1 else f"{seeds} seeds")
+    return ", ".join(parts) + f"; bars: {confidence:.0%} bootstrap intervals over problems".replace("%", " %")
+
+
+def draw(points: Sequence[Point], png: Path, csv_path: Path, title: str, subtitle: str = "") -> None:
+    """Write the picture and, beside it, every number in it as CSV."""
+    write_csv(points, csv_path)
+    draw_picture(points, non_dominated(points), png, title, subtitle)
+
+
+def write_csv(points: Sequence[Point], path: Path) -> None:
+    """One row a point: values, standard errors, intervals, spread between seeds, differences to the reference."""
+    rows = [_row(p, f) for p, f in zip(points, non_dominated(points), strict=True)]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["name"])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _row(point: Point, on_front: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": point.name, "kind": point.kind, "on_front": int(on_front), "seeds": point.seeds}
+    row |= _columns("accuracy", point.accuracy) | _columns("tokens", point.tokens)
+    if s := point.summary:
+        row |= _columns("truncation", s.truncation)
+        row |= {f"{measure}_seed_sd": _number(sd) for measure, sd in s.spread.items()}
+        row |= {"problems": s.problems, "samples": s.samples, "unknown": s.unknown, "confidence": s.confidence}
+    none = Estimate(math.nan, math.nan, math.nan, math.nan)
+    a = point.against
+    row |= _columns("accuracy_difference", a.accuracy if a else none)
+    row |= _columns("tokens_difference", a.tokens if a else none)
+    row |= _columns("tokens_change", a.tokens_ratio if a else none)
+    return row
+
+
+def _columns(name: str, e: Estimate) -> dict[str, str]:
+    return {
+        name: _number(e.value),
+        f"{name}_se": _number(e.se),
+        f"{name}_low": _number(e.low),
+        f"{name}_high": _number(e.high),
+    }
+
+
+def _number(x: float) -> str:
+    return "" if math.isnan(x) else f"{x:.6g}"
+
+
+def front_table(points: Sequence[Point]) -> str:
+    """The front as a table, most tokens first; differences are paired ones to the reference (the row without them)."""
+    reference = next((p.name for p in points if p.against is None), "") if len(points) > 1 else ""
+    to = f" to {reference}" if reference else ""
+    rows = [["configuration", "seeds", "accuracy", "tokens", "truncated", f"Δ accuracy{to}", f"Δ tokens{to}", "front"]]
+    on_front = dict(zip((p.name for p in points), non_dominated(points), strict=True))
+    for p in sorted(points, key=lambda p: (math.isnan(p.tokens.value), -p.tokens.value)):
+        a = p.against
+        rows.append([
+            p.name, str(p.seeds), p.accuracy.text(3), p.tokens.text(1),
+            f"{p.summary.truncation.value:.3f}" if p.summary else "",
+            f"{a.accuracy.value:+.3f} ± {a.accuracy.se:.3f}" if a else "",
+            f"{a.tokens_ratio.value:+.1%} ± {a.tokens_ratio.se:.1%}" if a else "",
+            "yes" if on_front[p.name] else "",
+        ])  # fmt: skip
+    return table(rows)
+
+
+def collect(paths: Sequence[str]) -> list[Configuration]:
+    """Configurations from run folders and evaluation files; `NAME=PATH` names one. Paths of one name are its seeds.
+
+    Without a name: the folder's or file's, less a trailing `-s0`. Kind: plain when the run's reward is `correct` alone,
+    base when the name is `base`. A run folder counts by its `eval.parquet`, else by its last held-out evaluation.
+    """
+    from benchmarks.evaluate import read_evaluation
+
+    found: dict[str, Configuration] = {}
+    for text in paths:
+        given, _, path_text = text.rpartition("=")
+        path = Path(path_text)
+        file = evaluation_of(path)
+        name = given or re.sub(r"-s\d+$", "", path.name if path.is_dir() else path.stem)
+        samples, about = read_evaluation(file)
+        c = found.setdefault(name, Configuration(name, kind_of(path, name)))
+        c.evaluations.append(samples)
+        c.about.append(about)
+    return list(found.values())
+
+
+def evaluation_of(path: Path) -> Path:
+    """The evaluation file of a run folder (or the file itself). Raises TautError saying what is missing."""
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise TautError(f"{path}: no such run folder or evaluation file; check the path")
+    if (path / "eval.parquet").is_file():
+        return path / "eval.parquet"
+    held_out = sorted((path / "heldout").glob("step-*.parquet"))
+    if not held_out:
+        raise TautError(f"{path}: no evaluation in this folder; run `taut eval model={path / 'model'} ...` first")
+    return held_out[-1]
+
+
+def kind_of(path: Path, name: str) -> str:
+    """base | plain | shaped, from the name and the run's resolved config."""
+    if name == "base":
+        return "base"
+    config = path / "config.yaml"
+    if not config.is_file():
+        return "plain" if name == "plain" else "shaped"
+    import yaml
+
+    reward = (yaml.safe_load(config.read_text(encoding="utf-8")) or {}).get("reward")
+    kind = reward.get("type") if isinstance(reward, dict) else reward
+    return "plain" if kind == "correct" else "shaped"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`taut pareto RUN_OR_EVAL... --out DIR`: front.png, front.csv and the table of runs and evaluations."""
+    parser = argparse.ArgumentParser(prog="taut pareto", description=main.__doc__)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder or evaluation parquet; NAME=PATH names it")
+    parser.add_argument("--out", default="pareto", help="folder for front.png and front.csv (default: %(default)s)")
+    parser.add_argument("--title", default="Accuracy against tokens")
+    parser.add_argument("--reference", help="configuration that differences are taken to (default: the plain one)")
+    parser.add_argument("--resamples", type=int, default=RESAMPLES)
+    parser.add_argument("--seed", type=int, default=SEED, help="of the bootstrap")
+    parser.add_argument("--confidence", type=float, default=CONFIDENCE)
+    args = parser.parse_args(argv)
+    if args.resamples < 2 or not 0 < args.confidence < 1:
+        raise TautError(f"--resamples {args.resamples} --confidence {args.confidence}: at least 2, and between 0 and 1")
+    configurations = collect(args.runs)
+    points, warnings = make_points(
+        configurations, args.reference, resamples=args.resamples, seed=args.seed, confidence=args.confidence
+    )
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    about = [a for c in configurations for a in c.about]
+    draw(points, out / "front.png", out / "front.csv", args.title, subtitle(points, about, args.confidence))
+    print(front_table(points))
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(out / "front.png")
+    return 0
