@@ -8,11 +8,12 @@ from fractions import Fraction
 
 MAX_DIGITS = 1_000  # in one literal number
 
+_ROOT = re.compile(r"√\s*(\d+|[A-Za-z])")
 _SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+")
 _SYMBOLS = {
     "−": "-", "–": "-", "×": "\\times ", "·": "\\cdot ", "÷": "/", "⁄": "/", "π": "\\pi ", "∞": "\\infty ",
     "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "°": "^\\circ ", "∪": "\\cup ", "∩": "\\cap ", "±": "\\pm ",
-    "θ": "\\theta ", "\u200b": "", "\u200c": "", "\u200d": "", "\ufeff": "", "\x00": "",
+    "θ": "\\theta ", "√": "\\sqrt ", "\u200b": "", "\u200c": "", "\u200d": "", "\ufeff": "", "\x00": "",
 }  # fmt: skip
 _LAYOUT = re.compile(
     r"\\(?:left|right|displaystyle|textstyle|limits|nolimits|[bB]ig[lr]?)(?![A-Za-z])|(?<!\\)\\[!()\[\]]|\$|(?<=\d)\\,(?=\d)"
@@ -57,6 +58,7 @@ def normalise(text: str) -> str:
 
 
 def _ascii(text: str) -> str:
+    text = _ROOT.sub(r"\\sqrt{\1}", text)
     text = _SUPERSCRIPT.sub(lambda run: "^{" + unicodedata.normalize("NFKC", run[0]) + "}", text)
     out: list[str] = []
     for char in text:

@@ -36,6 +36,7 @@ _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
 _WHOLE_TEXT = re.compile(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|mbox)\s*\{[^{}]*\}")
 _ARTICLE = re.compile(r"^(?:the|an?)\s+", re.IGNORECASE)
 _CHOICE = re.compile(r"(?:\(([A-J])\)|([A-J])(?:[.:)]|$))")
+_MAGNITUDE = re.compile(r"\b(dozen|hundred|thousand|million|billion|trillion)(?=s?\b)", re.IGNORECASE)
 _EQUALS = re.compile(r"(?<![<>!\\:])=")
 _ARITHMETIC = re.compile(
     r"(?:^|(?<=[^\d.]))\((\d+)\)(?=[!^])|(\d+)(?:\^|\*\*)(?:\{([+-]?\d+)\}|([+-]?\d+)(?![\d!^]))|(\d+)!"
@@ -88,6 +89,8 @@ def _decide_pair(gold: str, answer: str) -> tuple[bool, str] | None:
         return False, "brackets"
     if _operators(answer) - _operators(gold):
         return False, "restatement"
+    if set(_MAGNITUDE.findall(right)) != set(_MAGNITUDE.findall(left)):
+        return False, "units"
     if why := too_heavy(answer, gold):
         return False, why
     return None
@@ -174,7 +177,7 @@ def too_heavy(answer: str, gold: str) -> str | None:
     Such an answer is wrong: a right one would have been equal as text or as a number.
     """
     if len(answer) > max(MAX_CHARS, 2 * len(gold)):
-        return f"too long ({len(answer)} characters)"
+        return "too long"
     depth = deepest = 0
     for char in answer:
         if char in "([{":
@@ -183,7 +186,7 @@ def too_heavy(answer: str, gold: str) -> str | None:
         elif char in ")]}":
             depth -= 1
     if deepest > MAX_DEPTH:
-        return f"too deep ({deepest} brackets)"
+        return "too deep"
     if re.search(rf"\d{{{MAX_DIGITS + 1}}}", answer):
         return "too many digits"
     return "too large a value" if _explodes(answer) else None

@@ -76,12 +76,15 @@ class Verifier:
 
     def verify_many(self, items: Sequence[tuple[str, str, str, bool]]) -> list[Judgement]:
         """`verify` of each (gold, response, finish_reason, thinking_open), in order; the workers share the algebra."""
-        if self.workers == 1 or len(items) < 2:
+        if self.workers == 1:
             return [self.verify(*item) for item in items]
         from concurrent.futures import ThreadPoolExecutor
 
+        judgements: dict[int, Judgement] = {}
+        hard = [i for i, item in enumerate(items) if self._needs_algebra(*item)]
         with ThreadPoolExecutor(self.workers) as threads:
-            return list(threads.map(lambda item: self.verify(*item), items))
+            judgements.update(zip(hard, threads.map(lambda i: self.verify(*items[i]), hard), strict=True))
+        return [judgements.get(i) or self.verify(*item) for i, item in enumerate(items)]
 
     def check_golds(self, golds: Iterable[str]) -> list[str | None]:
         """For each gold answer why it cannot be verified, None where it can."""
@@ -105,22 +108,23 @@ class Verifier:
     def __reduce__(self) -> Any:  # travels to Ray actors as its settings
         return Verifier, (self.workers, self.timeout_s, self.memory_gib)
 
+    def _needs_algebra(self, gold: str, response: str, finish_reason: str, thinking_open: bool) -> bool:
+        answer = extract(response, finish_reason, thinking_open).answer
+        return answer is not None and (gold, answer) not in self._memo and isinstance(_decide(gold, answer), list)
+
     def _judge(self, gold: str, answer: str) -> tuple[Verdict, str]:
-        decided = self._decide(gold, answer)
+        decided = _decide(gold, answer)
+        if isinstance(decided, list):
+            decided = self._algebra(decided)
         with self._lock:
             if len(self._memo) >= MEMO_SIZE:
                 self._memo.pop(next(iter(self._memo)))
             self._memo[gold, answer] = decided
         return decided
 
-    def _decide(self, gold: str, answer: str) -> tuple[Verdict, str]:
-        if len(answer) > 10 * (len(gold) + 1_000):
-            return Verdict.WRONG, f"too long ({len(answer)} characters)"
-        decided = decide(gold, answer)
-        if isinstance(decided, tuple):
-            return (Verdict.CORRECT if decided[0] else Verdict.WRONG), decided[1]
+    def _algebra(self, pairs: list[tuple[str, str]]) -> tuple[Verdict, str]:
         verdict, reason = Verdict.UNKNOWN, ""
-        for left, right in decided:
+        for left, right in pairs:
             verdict, reason = self._ask({"gold": left, "answer": right})
             if verdict is not Verdict.CORRECT:
                 break
@@ -141,6 +145,16 @@ class Verifier:
             return process.ask(request)
         finally:
             self._idle.put(process)
+
+
+def _decide(gold: str, answer: str) -> tuple[Verdict, str] | list[tuple[str, str]]:
+    """The verdict and its rule, or the pairs that algebra must find equal."""
+    if len(answer) > 10 * (len(gold) + 1_000):
+        return Verdict.WRONG, "too long"
+    decided = decide(gold, answer)
+    if isinstance(decided, list):
+        return decided
+    return (Verdict.CORRECT if decided[0] else Verdict.WRONG), decided[1]
 
 
 class _Process:
@@ -175,6 +189,9 @@ class _Process:
         except (OSError, EOFError):
             code = self.child.wait() if self.child else None
             return Verdict.UNKNOWN, f"killed (exit status {code})"
+        except BaseException:  # Ctrl-C: the reply that is still to come must not answer the next request
+            self.kill()
+            raise
         return _VERDICTS[reply["verdict"]], reply["reason"]
 
     def _spawn(self) -> None:
