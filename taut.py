@@ -16,7 +16,11 @@ def check_home() -> None:
     """Exit with an error when a folder of the user's shadows one of Taut's packages."""
     for package in ("rewards", "rollout", "trainers", "benchmarks"):
         spec = importlib.util.find_spec(package)
-        found = Path(list(spec.submodule_search_locations or [])[0]).resolve() if spec and spec.submodule_search_locations else None
+        found = (
+            Path(next(iter(spec.submodule_search_locations))).resolve()
+            if spec and spec.submodule_search_locations
+            else None
+        )
         if found != HOME / package:
             sys.exit(
                 f"taut: the package {package!r} is found at {found}, but Taut's own is {HOME / package}; "
@@ -119,6 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a second OpenMP thread stalls on barriers when cores are shared
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     check_home()
     from rewards.errors import TautError
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -73,7 +72,9 @@ class Reward(Node):
     own_scope: ClassVar[Scope] = "rollout"
     own_kind: ClassVar[Kind] = "term"
 
-    name: str | None = Field(None, pattern=r"^[\w.\-]+$", description="name in the breakdown; default: the type")
+    name: str | None = Field(
+        default=None, pattern=r"^[\w.\-]+$", description="name in the breakdown; default: the type"
+    )
 
     def compute(self, batch: Batch, progress: Progress) -> Floats | Scores:
         """(N,) values, or Scores where the node has children. Every verdict in `batch` is known. Must be pure."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,10 @@ class Batch:
     entropy_answer: Floats | None = None
     entropy_temperature: Floats | None = None
 
+    if TYPE_CHECKING:  # at run time the dataclass makes it; any sequence is taken and converted
+
+        def __init__(self, group: Any, length: Any, verdict: Any, **columns: Any) -> None: ...
+
     def __post_init__(self) -> None:
         n = len(self.group)
         defaults: dict[str, Any] = {
@@ -108,6 +112,12 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.group)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """An optional column. Raises ValueError when this batch lacks it."""
+        if (values := getattr(self, name)) is None:
+            raise ValueError(f"this batch has no column {name!r}; give it when the batch is made")
+        return values
 
     @property
     def correct(self) -> Bools:

@@ -99,8 +99,8 @@ class TopCorrectRatio(Condition):
 
     type: Literal["top_correct_ratio"] = "top_correct_ratio"
     own_scope: ClassVar[Literal["rollout", "group", "step"]] = "step"
-    share: float = Field(0.2, gt=0, le=1)
-    min_ratio: float = Field(0.0, ge=0, le=1)
+    share: float = Field(default=0.2, gt=0, le=1)
+    min_ratio: float = Field(default=0.0, ge=0, le=1)
 
     def holds(self, batch: Batch, progress: Progress) -> Bools:
         """(N,) bool."""

@@ -37,8 +37,8 @@ class Schedule(Node):
 class _Ramp(Schedule):
     start: float
     end: float
-    begin: int = Field(0, ge=0)
-    steps: int | None = Field(None, ge=1, description="length of the ramp; None: to the end of training")
+    begin: int = Field(default=0, ge=0)
+    steps: int | None = Field(default=None, ge=1, description="length of the ramp; None: to the end of training")
 
     def _share(self, progress: Progress) -> float:
         steps = self.steps or max(progress.total_steps - self.begin, 1)

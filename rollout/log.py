@@ -38,18 +38,24 @@ def write_rollouts(
     path: Path, rollouts: Sequence[Rollout], batch: Batch, meta: Mapping[str, Any],
     scores: Scores | None = None, advantage: np.ndarray | None = None,
 ) -> None:  # fmt: skip
-    """Write one step. Columns: the batch's, step metadata in the schema (`meta`, JSON: step, progress, reward config and the
-    reward state at the start of the step), `level`, `text`, `reason`, `finish_reason`, `versions`, `token_ids`, `log_probs`
-    (engine, nats), and when given `reward`, `keep`, `advantage` (N,) or (N, T), `term/<path>` for each node."""
+    """Write one step, one row a rollout.
+
+    Columns: the batch's; `level`, `gold`, `answer`, `text`, `reason`, `finish_reason`, `forced`, `version`, `prompt_ids`,
+    `token_ids`, `log_probs` (engine, nats); when given `reward`, `keep`, `advantage` (N,) or (N, T), `term/<path>` by node.
+    `meta` goes into the schema as JSON: step, progress, configuration, and the states at the start of the step.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns: dict[str, Any] = {name: getattr(batch, name) for name in _BATCH_COLUMNS}
-    columns |= {name: v for name in OPTIONAL if name not in ("tokens", "tags") and (v := getattr(batch, name)) is not None}
+    columns |= {
+        name: v for name in OPTIONAL if name not in ("tokens", "tags") and (v := getattr(batch, name)) is not None
+    }
     columns |= {
         "level": [r.request.problem.level for r in rollouts],
         "gold": [r.request.problem.answer for r in rollouts],
         "text": [r.text for r in rollouts],
+        "answer": [r.answer for r in rollouts],
         "reason": [r.reason for r in rollouts],
         "finish_reason": [r.finish_reason for r in rollouts],
         "forced": [r.forced for r in rollouts],
@@ -84,11 +90,15 @@ def read_rollouts(path: Path) -> LoggedStep:
     try:
         table = pq.read_table(path)
     except Exception as error:  # pyarrow raises many kinds; every one means the same to the user
-        raise TautError(f"{path}: cannot be read as parquet ({error}); give a file of RUN/rollouts or RUN/heldout") from error
+        raise TautError(
+            f"{path}: cannot be read as parquet ({error}); give a file of RUN/rollouts or RUN/heldout"
+        ) from error
     raw = (table.schema.metadata or {}).get(b"taut")
     missing = [name for name in _BATCH_COLUMNS if name not in table.column_names]
     if raw is None or missing:
-        raise TautError(f"{path}: no Taut rollout log (missing {missing or 'metadata'}); give a file of RUN/rollouts or RUN/heldout")
+        raise TautError(
+            f"{path}: no Taut rollout log (missing {missing or 'metadata'}); give a file of RUN/rollouts or RUN/heldout"
+        )
     columns = {name: table[name].to_pylist() for name in table.column_names}
     optional = {name: columns[name] for name in OPTIONAL if name in columns}
     batch = Batch(**{name: columns[name] for name in _BATCH_COLUMNS}, tokens=columns["token_ids"], **optional)

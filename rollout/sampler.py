@@ -29,12 +29,16 @@ class Sampler:
     def sample(self, requests: Sequence[Request], temperature: float | None = None) -> list[Rollout]:
         """One unjudged rollout a request, in order."""
         tokenizer = self.template.tokenizer
-        encoded = {text: self.template.encode(text) for r in requests for text in (r.prompt, r.train_prompt, r.prefix) if text}
+        encoded = {
+            text: self.template.encode(text) for r in requests for text in (r.prompt, r.train_prompt, r.prefix) if text
+        }
         prompts = []
         for r in requests:
             prefix = encoded.get(r.prefix, ())
             prompts.append(
-                Prompt((*encoded[r.prompt], *prefix), r.max_tokens - len(prefix), seed_of(self.seed, r.origin, r.sample_id))
+                Prompt(
+                    (*encoded[r.prompt], *prefix), r.max_tokens - len(prefix), seed_of(self.seed, r.origin, r.sample_id)
+                )
             )
         rollouts = []
         for r, completion in zip(requests, self.engine.generate(prompts, temperature), strict=True):
@@ -56,13 +60,14 @@ class Sampler:
         return rollouts
 
     def judge(self, rollouts: Sequence[Rollout]) -> None:
-        """Fill in verdict, reason and format of each rollout."""
+        """Fill in verdict, reason, answer and format of each rollout."""
         cases = [
-            (r.request.problem.answer, r.text, r.finish_reason, self.template.thinking_open(r.request.prompt)) for r in rollouts
+            (r.request.problem.answer, r.text, r.finish_reason, self.template.thinking_open(r.request.prompt))
+            for r in rollouts
         ]
         for rollout, judgement in zip(rollouts, self.verifier.verify_many(cases), strict=True):
             rollout.verdict, rollout.reason = Verdict(judgement.verdict), judgement.reason
-            rollout.format_ok = judgement.format_ok
+            rollout.answer, rollout.format_ok = judgement.answer, judgement.format_ok
 
     def __call__(self, requests: Sequence[Request], temperature: float | None = None) -> list[Rollout]:
         """Sample, then judge."""
@@ -71,7 +76,9 @@ class Sampler:
         return rollouts
 
 
-def heldout_requests(problems: Sequence[Problem], template: PromptTemplate, samples: int, max_tokens: int, budget: int | None = None) -> list[Request]:
+def heldout_requests(
+    problems: Sequence[Problem], template: PromptTemplate, samples: int, max_tokens: int, budget: int | None = None
+) -> list[Request]:
     """`samples` requests a problem with origin "validation"; sample ids depend on the problem's place alone, so that
     every policy is tested with the same draws (paired comparisons)."""
     return [
@@ -90,7 +97,9 @@ def to_batch(rollouts: Sequence[Rollout], **columns: Any) -> Batch:
         "reference_accuracy": [p.problem.extra.get("reference_accuracy") for p in requests],
         "reference_length": [p.problem.extra.get("reference_length") for p in requests],
     }
-    extra = {name: np.array(values, dtype=float) for name, values in known.items() if all(v is not None for v in values)}
+    extra = {
+        name: np.array(values, dtype=float) for name, values in known.items() if all(v is not None for v in values)
+    }
     return Batch(
         group=[r.group for r in requests],
         length=[len(r.token_ids) for r in rollouts],

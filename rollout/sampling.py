@@ -29,8 +29,8 @@ class SamplingPlan(Node):
 
     registry: ClassVar[Registry] = PLANS
 
-    samples: int = Field(8, ge=1, description="rollouts a problem")
-    max_tokens: Tokens = Field(1024, description="most output tokens a rollout, a number or a schedule")
+    samples: int = Field(default=8, ge=1, description="rollouts a problem")
+    max_tokens: Tokens = Field(default=1024, description="most output tokens a rollout, a number or a schedule")
 
     def cap(self, progress: Progress) -> int:
         """The cap of this step, in tokens."""
@@ -39,7 +39,9 @@ class SamplingPlan(Node):
             raise TautError(f"sampling.max_tokens is {cap} at step {progress.step}; give at least 1 token")
         return cap
 
-    def requests(self, problems: Sequence[Problem], render: Render, progress: Progress, rng: np.random.Generator) -> list[Request]:
+    def requests(
+        self, problems: Sequence[Problem], render: Render, progress: Progress, rng: np.random.Generator
+    ) -> list[Request]:
         """All requests of a step: `samples` a problem, group i for problems[i], sample ids unique in the run."""
         raise NotImplementedError
 
@@ -57,7 +59,9 @@ class SamplingPlan(Node):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         if state:
-            raise TautError(f"sampling plan {self.type!r} has no state, but the checkpoint holds {sorted(state)} for it")
+            raise TautError(
+                f"sampling plan {self.type!r} has no state, but the checkpoint holds {sorted(state)} for it"
+            )
 
 
 class GroupPlan(SamplingPlan):
@@ -70,7 +74,9 @@ class GroupPlan(SamplingPlan):
         """See SamplingPlan."""
         return None if self.budget is None else int(at(self.budget, progress))
 
-    def requests(self, problems: Sequence[Problem], render: Render, progress: Progress, rng: np.random.Generator) -> list[Request]:
+    def requests(
+        self, problems: Sequence[Problem], render: Render, progress: Progress, rng: np.random.Generator
+    ) -> list[Request]:
         """See SamplingPlan."""
         cap, budget = self.cap(progress), self.told_budget(progress)
         first = progress.step * len(problems) * self.samples

@@ -80,4 +80,5 @@ class Rollout:
     forced: int = 0
     verdict: Verdict = Verdict.UNKNOWN
     reason: str = ""
+    answer: str = ""  # what the verifier took for the answer; empty when there is none
     format_ok: bool = False

@@ -39,7 +39,10 @@ def test_damage_is_named_with_a_way_out(tmp_path: Path) -> None:
     weights = path / "model" / "weights.bin"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1])
-    with pytest.raises(TautError, match=r"weights\.bin: 10239 bytes, 10240 were written.*remove .*step-000002 to resume from .*step-000001"):
+    with pytest.raises(
+        TautError,
+        match=r"weights\.bin: 10239 bytes, 10240 were written.*remove .*step-000002 to resume from .*step-000001",
+    ):
         checkpoint.load_state(path)
     weights.write_bytes(whole[:-1] + b"x")
     with pytest.raises(TautError, match=r"weights\.bin: its content changed"):
@@ -63,7 +66,11 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
         "except TautError as error: print(error)\n"
     )
     shown = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=Path(__file__).parents[1], check=True
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        check=True,
     ).stdout
     assert "step-000002: the checkpoint cannot be written" in shown and "MiB are free" in shown
     assert "last good checkpoint is" in shown and "step-000001" in shown and "taut train resume=" in shown

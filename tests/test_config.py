@@ -9,8 +9,8 @@ import yaml
 
 from rewards import Laser, Sum, TautError
 from rollout.paths import locate
-from trainers.config import TrainConfig, load_config, recipe, recipes, resolve, to_yaml
 from taut import main
+from trainers.config import TrainConfig, load_config, recipe, recipes, resolve, to_yaml
 
 
 def test_no_arguments_mean_the_embedded_benchmark() -> None:
@@ -22,7 +22,12 @@ def test_no_arguments_mean_the_embedded_benchmark() -> None:
 def test_overrides_reach_every_depth() -> None:
     config = load_config(["reward=laser", "reward.target=60", "optim.lr=1e-4", "sampling.samples=4", "heldout.every=5"])
     assert config.reward == Laser(target=60) and config.optim.lr == 1e-4 and config.sampling.samples == 4
-    config = load_config(["reward={type: sum, terms: [correct, {type: weight, weight: 1, term: linear_length}]}", "reward.terms.1.weight=-2"])
+    config = load_config(
+        [
+            "reward={type: sum, terms: [correct, {type: weight, weight: 1, term: linear_length}]}",
+            "reward.terms.1.weight=-2",
+        ]
+    )
     assert isinstance(config.reward, Sum) and config.reward.terms[1].weight == -2  # type: ignore[attr-defined]
 
 
@@ -64,7 +69,10 @@ def test_every_recipe_resolves_and_survives_yaml(name: str) -> None:
         (["steps"], "'steps': expected key=value"),
         (["model=m"], "data: missing; give data="),
         (["steps.x=1"], "steps: is 40, so it has no 'x' inside"),
-        (["reward={type: sum, terms: [correct]}", "reward.terms.3.weight=1"], "reward.terms.3: '3' is no position in a list of 1"),
+        (
+            ["reward={type: sum, terms: [correct]}", "reward.terms.3.weight=1"],
+            "reward.terms.3: '3' is no position in a list of 1",
+        ),
         (["reward={type"], "not valid YAML"),
         (["seed=.nan"], "seed"),
     ],
@@ -88,7 +96,9 @@ def test_dry_run_prints_what_would_run(capsys: pytest.CaptureFixture[str], tmp_p
     assert main(["train", "--dry-run", "reward=laser", "reward.target=60", f"out={tmp_path / 'run'}"]) == 0
     printed = yaml.safe_load(capsys.readouterr().out)
     assert printed["reward"] == {"type": "laser", "target": 60} and not (tmp_path / "run").exists()
-    assert resolve(TrainConfig, printed, "printed") == load_config(["reward=laser", "reward.target=60", f"out={tmp_path / 'run'}"])
+    assert resolve(TrainConfig, printed, "printed") == load_config(
+        ["reward=laser", "reward.target=60", f"out={tmp_path / 'run'}"]
+    )
 
 
 def test_the_command_line_prints_errors_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from rewards import (
     Correct,
     Cosine,
     Drops,
+    Finished,
     GroupGate,
     IsCorrect,
     Keep,
@@ -45,7 +46,7 @@ SHAPED: list[Reward] = [
     Correct() + RolloutGate(when=IsCorrect(), then=-0.5 * LinearLength()),
     GroupGate(when=TopCorrectRatio(share=0.3), then=AroraZanette(), otherwise=Correct()),
     Linear(start=1, end=0) * Correct() * LinearLength(scale=400),
-    Keep(when="finished", term=AroraZanette()),
+    Keep(when=Finished(), term=AroraZanette()),
     Sum(terms=[Laser(target=50), Correct()], allow_wholes=True),
 ]
 
@@ -93,7 +94,10 @@ def test_arora_zanette_is_the_official_code(case: dict) -> None:
         truncated=[not f for f in inputs["finished"]],
     )
     reward = AroraZanette(
-        alpha=params["alpha"], eps=params["std_eps"], ddof=params["std_ddof"], unfinished_is_wrong=params["unfinished_counts_wrong"]
+        alpha=params["alpha"],
+        eps=params["std_eps"],
+        ddof=params["std_ddof"],
+        unfinished_is_wrong=params["unfinished_counts_wrong"],
     )
     assert close(reward.score(batch).total, case["expected"]["rewards"])
 
@@ -153,7 +157,12 @@ def test_shorter_never_pays_less_among_correct(reward: Reward, lengths: list[int
 
 
 def test_breakdown_names_every_node() -> None:
-    reward = Correct() + 0.5 * LinearLength() + Weight(weight=-1, term=Constant(value=2), name="offset") + 0.1 * LinearLength()
+    reward = (
+        Correct()
+        + 0.5 * LinearLength()
+        + Weight(weight=-1, term=Constant(value=2), name="offset")
+        + 0.1 * LinearLength()
+    )
     scores = reward.score(Batch(group=[0, 0], length=[100, 200], verdict=[1, 0], max_tokens=[200, 200]))
     assert list(scores.terms) == [
         "sum", "sum/correct", "sum/weight", "sum/weight/linear_length", "sum/offset", "sum/offset/constant",
@@ -167,21 +176,23 @@ def test_breakdown_names_every_node() -> None:
 def test_product_and_keep() -> None:
     batch = Batch(group=[0] * 3, length=[10, 20, 40], verdict=[1, 0, 1], truncated=[0, 0, 1], max_tokens=[40] * 3)
     np.testing.assert_allclose((Correct() * LinearLength()).score(batch).total, [0.25, 0, 1])
-    kept = Keep(when="finished", term=Correct()).score(batch)
+    kept = Keep(when=Finished(), term=Correct()).score(batch)
     np.testing.assert_array_equal(kept.keep, [True, True, False])
     np.testing.assert_array_equal(kept.total, [1, 0, 0])
 
 
 def test_gate_hides_the_filter_of_a_closed_branch() -> None:
     batch = Batch(group=[0] * 2, length=[10, 20], verdict=[1, 0], truncated=[1, 1])
-    scores = RolloutGate(when=IsCorrect(), then=Keep(when="finished", term=Correct()), otherwise=Correct()).score(batch)
+    scores = RolloutGate(when=IsCorrect(), then=Keep(when=Finished(), term=Correct()), otherwise=Correct()).score(batch)
     np.testing.assert_array_equal(scores.keep, [False, True])
 
 
 def test_schedules() -> None:
     at = [Progress(step=s, total_steps=4) for s in range(6)]
     np.testing.assert_allclose([Linear(start=0, end=1).at(p) for p in at], [0, 0.25, 0.5, 0.75, 1, 1])
-    np.testing.assert_allclose([Cosine(start=1, end=0).at(p) for p in at], [1, 0.853553, 0.5, 0.146447, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(
+        [Cosine(start=1, end=0).at(p) for p in at], [1, 0.853553, 0.5, 0.146447, 0, 0], atol=1e-6
+    )
     np.testing.assert_allclose([Drops(start=8, factor=0.5, every=2, floor=3).at(p) for p in at], [8, 8, 4, 4, 3, 3])
     np.testing.assert_allclose([Piecewise(from_steps=[0, 2], values=[5, 6]).at(p) for p in at], [5, 5, 6, 6, 6, 6])
     batch = Batch(group=[0], length=[1], verdict=[1])

@@ -64,7 +64,11 @@ def save(run: Path, step: int, state: dict[str, Any], fill: Callable[[Path], Non
 def load_state(path: Path) -> dict[str, Any]:
     """state.json of a checkpoint, after every file was found whole. Raises TautError naming the damaged file."""
     others = [s for s in steps(path.parent.parent) if folder(path.parent.parent, s) != path]
-    remedy = f"remove {path} to resume from {folder(path.parent.parent, others[-1])}" if others else f"remove {path} to start over"
+    remedy = (
+        f"remove {path} to resume from {folder(path.parent.parent, others[-1])}"
+        if others
+        else f"remove {path} to start over"
+    )
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         entries = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in manifest.items()}

@@ -16,11 +16,10 @@ from rewards.base import AnyReward, dump
 from rewards.errors import TautError
 from rewards.registry import Node, describe, nearest
 from rollout.engine import EngineConfig
-from rollout.sampling import AnyPlan, GroupPlan
+from rollout.sampling import AnyPlan
 from trainers.advantages.base import AnyAdvantage
 from trainers.objectives.base import AnyObjective
 from trainers.optim import OptimConfig
-
 
 _PIECES = {  # so that `sampling.samples=4` alone is enough
     "reward": {"type": "correct"},
@@ -45,17 +44,17 @@ class PromptConfig(_Config):
 class HeldoutConfig(_Config):
     """Tests during training, on problems that are not trained on, at the training temperature."""
 
-    data: str | None = Field(None, description="JSONL or parquet; None: no held-out tests")
-    every: int = Field(20, ge=1, description="steps between tests; the last step is always tested")
-    problems: int | None = Field(None, ge=1, description="the first so many problems of the file; None: all")
-    samples: int = Field(1, ge=1)
+    data: str | None = Field(default=None, description="JSONL or parquet; None: no held-out tests")
+    every: int = Field(default=20, ge=1, description="steps between tests; the last step is always tested")
+    problems: int | None = Field(default=None, ge=1, description="the first so many problems of the file; None: all")
+    samples: int = Field(default=1, ge=1)
 
 
 class CheckpointConfig(_Config):
     """When to save, and how many to keep."""
 
-    every: int = Field(10, ge=1)
-    keep: int = Field(2, ge=1)
+    every: int = Field(default=10, ge=1)
+    keep: int = Field(default=2, ge=1)
 
 
 class LogConfig(_Config):
@@ -69,8 +68,8 @@ class LogConfig(_Config):
 class AlarmConfig(_Config):
     """Thresholds of the alarms; shares of the step's rollouts or groups, lengths relative to the first steps' mean."""
 
-    collapse: float = Field(0.2, description="mean tokens below this share of the start")
-    explosion: float = Field(3.0, description="mean tokens above this multiple of the start")
+    collapse: float = Field(default=0.2, description="mean tokens below this share of the start")
+    explosion: float = Field(default=3.0, description="mean tokens above this multiple of the start")
     truncation: float = 0.9
     empty: float = 0.5
     zero_signal: float = 0.95
@@ -82,22 +81,26 @@ class TrainConfig(_Config):
 
     model: str = Field(description="a Hugging Face folder, or package:folder")
     data: str = Field(description="JSONL or parquet with id, problem, answer, or package:file")
-    out: str = Field("runs/train", description="the run folder; must not hold a run yet")
-    steps: int = Field(100, ge=1)
-    prompts: int = Field(16, ge=1, description="problems a step")
-    seed: int = Field(0, ge=0)
+    out: str = Field(default="runs/train", description="the run folder; must not hold a run yet")
+    steps: int = Field(default=100, ge=1)
+    prompts: int = Field(default=16, ge=1, description="problems a step")
+    seed: int = Field(default=0, ge=0)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     reward: AnyReward = Field(default_factory=lambda: _PIECES["reward"], validate_default=True)
     advantage: AnyAdvantage = Field(default_factory=lambda: _PIECES["advantage"], validate_default=True)
     objective: AnyObjective = Field(default_factory=lambda: _PIECES["objective"], validate_default=True)
-    sampling: AnyPlan = Field(default_factory=GroupPlan)
+    sampling: AnyPlan = Field(default_factory=lambda: _PIECES["sampling"], validate_default=True)
     prompt: PromptConfig = PromptConfig()
     rollout: EngineConfig = EngineConfig()
     optim: OptimConfig = OptimConfig()
-    mini_batches: int = Field(1, ge=1, description="optimiser updates a step; groups stay whole")
-    micro_tokens: int = Field(32768, ge=1, description="most padded tokens in one forward pass")
-    drop_zero_signal: bool = Field(False, description="leave out groups whose verdicts are all equal (raw verdicts, never rewards)")
-    kl_reference: str | None = Field(None, description="model folder for the KL term; None: the starting weights")
+    mini_batches: int = Field(default=1, ge=1, description="optimiser updates a step; groups stay whole")
+    micro_tokens: int = Field(default=32768, ge=1, description="most padded tokens in one forward pass")
+    drop_zero_signal: bool = Field(
+        False, description="leave out groups whose verdicts are all equal (raw verdicts, never rewards)"
+    )
+    kl_reference: str | None = Field(
+        default=None, description="model folder for the KL term; None: the starting weights"
+    )
     heldout: HeldoutConfig = HeldoutConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
@@ -163,7 +166,11 @@ def parse_override(argument: str) -> tuple[list[str], Any]:
 
 def merge(base: Any, over: Any) -> Any:
     """`over` laid on `base`: mappings are merged key by key, but one with another `type` replaces the whole."""
-    if not isinstance(base, dict) or not isinstance(over, dict) or over.get("type", base.get("type")) != base.get("type"):
+    if (
+        not isinstance(base, dict)
+        or not isinstance(over, dict)
+        or over.get("type", base.get("type")) != base.get("type")
+    ):
         return over
     return base | {key: merge(base[key], value) if key in base else value for key, value in over.items()}
 
@@ -239,4 +246,15 @@ def load_config(arguments: Sequence[str], default_recipe: str = "overthinker") -
     return resolve(TrainConfig, values, "configuration")
 
 
-__all__ = ["TrainConfig", "describe", "load_config", "merge", "parse_override", "read_yaml", "recipe", "recipes", "resolve", "to_yaml"]
+__all__ = [
+    "TrainConfig",
+    "describe",
+    "load_config",
+    "merge",
+    "parse_override",
+    "read_yaml",
+    "recipe",
+    "recipes",
+    "resolve",
+    "to_yaml",
+]

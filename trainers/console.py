@@ -28,7 +28,9 @@ def describe(row: dict[str, Any], steps: int) -> str:
         f"no signal {_number(row['zero_signal'], '.0%')}",
     ]
     if "heldout/accuracy" in row:
-        parts.append(f"| held out: accuracy {_number(row['heldout/accuracy'], '.3f')}, tokens {_number(row['heldout/tokens'], '.1f')}")
+        parts.append(
+            f"| held out: accuracy {_number(row['heldout/accuracy'], '.3f')}, tokens {_number(row['heldout/tokens'], '.1f')}"
+        )
     return " ".join(parts)
 
 
@@ -38,7 +40,9 @@ class Display:
     def __init__(self, steps: int, done: int) -> None:
         self.steps, self.done, self.began, self.first = steps, done, time.monotonic(), done
         self.console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
-        self.live = Live(console=self.console, transient=True, refresh_per_second=4) if self.console.is_terminal else None
+        self.live = (
+            Live(console=self.console, transient=True, refresh_per_second=4) if self.console.is_terminal else None
+        )
         self.seconds: dict[str, float] = {}
 
     def __enter__(self) -> Display:

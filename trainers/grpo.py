@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rollout.sync import Canary, sync
 
 from rewards.base import Scores
 from rewards.batch import Batch
@@ -29,7 +30,6 @@ from rollout.problems import load_problems
 from rollout.prompts import PromptTemplate, load_tokenizer, stop_ids
 from rollout.sampler import Sampler, heldout_requests, to_batch
 from rollout.seeds import draw_order, generator
-from rollout.sync import Canary, sync
 from rollout.types import Request, Rollout
 from trainers import checkpoint
 from trainers.config import to_mapping
@@ -49,12 +49,18 @@ class Trainer:
         config = run.config
         self.run, self.config, self.step_number, self.stop_asked = run, config, run.step, False
         self.problems = load_problems(locate(config.data))
-        self.heldout = load_problems(locate(config.heldout.data), config.heldout.problems) if config.heldout.data else []
+        self.heldout = (
+            load_problems(locate(config.heldout.data), config.heldout.problems) if config.heldout.data else []
+        )
         _disjoint(self.problems, self.heldout, config.heldout.data)
         source = run.source / "model" if run.source else locate(config.model)
         self.tokenizer = load_tokenizer(source)
         self.policy = Policy.load(source, dtype=config.dtype)
-        reference = Policy.load(locate(config.kl_reference or config.model), dtype=config.dtype) if "ref_log_prob" in config.objective.needs else None
+        reference = (
+            Policy.load(locate(config.kl_reference or config.model), dtype=config.dtype)
+            if "ref_log_prob" in config.objective.needs
+            else None
+        )
         think_end = self.tokenizer.convert_tokens_to_ids("</think>")
         self.updater = Updater(
             policy=self.policy,
@@ -62,7 +68,9 @@ class Trainer:
             config=config,
             reference=reference,
             think_end=None if think_end == self.tokenizer.unk_token_id else think_end,
-            probe_ids=tuple((position, _one_token(self.tokenizer, text)) for position, text in config.objective.probe_tokens),
+            probe_ids=tuple(
+                (position, _one_token(self.tokenizer, text)) for position, text in config.objective.probe_tokens
+            ),
         )
         if run.source and run.state:
             self._restore(run.source, run.state)
@@ -70,7 +78,9 @@ class Trainer:
         template = PromptTemplate(self.tokenizer, config.prompt.template, config.prompt.system)
         self.engine = make_engine(config.rollout, str(source), stops)
         self.sampler = Sampler(self.engine, template, Verifier(), stops, config.seed)
-        self.canary = Canary(template.encode(template.render(self.problems[0], config.sampling.told_budget(self.progress()))))
+        self.canary = Canary(
+            template.encode(template.render(self.problems[0], config.sampling.told_budget(self.progress())))
+        )
 
     def train(self) -> str:
         """Run to the last step; returns the final state, "finished" or "interrupted". Always leaves a resumable folder."""
@@ -93,7 +103,9 @@ class Trainer:
                 row["alarms"] = alarms(row, run.rows, config.alarms)
                 row |= self.display.take_seconds()
                 row["time/step"] = round(time.perf_counter() - start, 4)
-                row["time/tokens_per_second"] = round(sum(len(r.token_ids) for r in rollouts) / max(row["time/sample"], 1e-9), 1)
+                row["time/tokens_per_second"] = round(
+                    sum(len(r.token_ids) for r in rollouts) / max(row["time/sample"], 1e-9), 1
+                )
                 run.log(row)
                 self.display.step(row, row["alarms"])
                 for sink in sinks:
@@ -139,8 +151,20 @@ class Trainer:
             row = rollout_metrics(batch, rollouts) | score_metrics(batch, scores, advantage) | updated
             row |= {"max_tokens": plan.cap(progress), "sync_gap": gap, "events": self.engine.take_events()}
             if config.log.rollouts:
-                meta = {"step": progress.step + 1, "progress": vars(progress), "state": state, "config": to_mapping(config)}
-                write_rollouts(self.run.path / f"rollouts/step-{progress.step + 1:06d}.parquet", rollouts, batch, meta, scores, advantage)
+                meta = {
+                    "step": progress.step + 1,
+                    "progress": vars(progress),
+                    "state": state,
+                    "config": to_mapping(config),
+                }
+                write_rollouts(
+                    self.run.path / f"rollouts/step-{progress.step + 1:06d}.parquet",
+                    rollouts,
+                    batch,
+                    meta,
+                    scores,
+                    advantage,
+                )
         return row, rollouts
 
     def progress(self) -> Progress:
@@ -154,7 +178,9 @@ class Trainer:
         config = self.config
         rows = draw_order(len(self.problems), config.prompts, progress.step * config.prompts, config.seed)
         problems = [self.problems[i] for i in rows]
-        return config.sampling.requests(problems, self.sampler.template.render, progress, generator(config.seed, "plan", progress.step))
+        return config.sampling.requests(
+            problems, self.sampler.template.render, progress, generator(config.seed, "plan", progress.step)
+        )
 
     def test(self) -> dict[str, Any]:
         """Held-out accuracy and tokens at the training temperature, same draws at every test; written to heldout/."""
@@ -162,7 +188,11 @@ class Trainer:
         progress = self.progress()
         with self.display.phase("test"):
             requests = heldout_requests(
-                self.heldout, self.sampler.template, config.heldout.samples, progress.max_length, config.sampling.told_budget(progress)
+                self.heldout,
+                self.sampler.template,
+                config.heldout.samples,
+                progress.max_length,
+                config.sampling.told_budget(progress),
             )
             rollouts = self.sampler(requests)
             batch = to_batch(rollouts)
@@ -184,7 +214,10 @@ class Trainer:
 
         def fill(folder: Path) -> None:
             self.policy.save(folder / "model", self.tokenizer)
-            torch.save({"optimizer": self.updater.optimizer.state_dict(), "torch_rng": torch.get_rng_state()}, folder / "trainer.pt")
+            torch.save(
+                {"optimizer": self.updater.optimizer.state_dict(), "torch_rng": torch.get_rng_state()},
+                folder / "trainer.pt",
+            )
 
         with self.display.phase("checkpoint"):
             checkpoint.save(self.run.path, self.step_number, state, fill, config.checkpoint.keep)
@@ -203,7 +236,9 @@ class Trainer:
             self.config.reward.load_state_dict(state["reward"])
             self.config.sampling.load_state_dict(state["sampling"])
         except (KeyError, ValueError, RuntimeError) as error:
-            raise TautError(f"{source}: not a checkpoint of this run ({error}); remove it, or start a new run") from error
+            raise TautError(
+                f"{source}: not a checkpoint of this run ({error}); remove it, or start a new run"
+            ) from error
 
     def _filter(self, batch: Batch, scores: Scores) -> Scores:
         """Leave out the groups without signal where asked to; decided on raw verdicts, never on shaped rewards."""
@@ -231,7 +266,9 @@ class Trainer:
     def _sync(self, version: int | None = None) -> float:
         version = self.step_number if version is None else version
         temperature = self.config.rollout.temperature
-        return sync(self.engine, self.policy.weights(), version, self.canary, lambda ids: self.policy.score(ids, temperature))
+        return sync(
+            self.engine, self.policy.weights(), version, self.canary, lambda ids: self.policy.score(ids, temperature)
+        )
 
     def _export(self) -> None:
         """RUN/model: the last weights as a Hugging Face folder, whole or not at all."""
@@ -253,7 +290,7 @@ class Trainer:
         )
 
 
-class _interruptible:  # noqa: N801  (reads as a verb: with _interruptible(trainer))
+class _interruptible:
     """The first Ctrl-C lets the step end and saves; the second stops at once (the run then resumes from its last checkpoint)."""
 
     def __init__(self, trainer: Trainer) -> None:
@@ -277,13 +314,17 @@ class _interruptible:  # noqa: N801  (reads as a verb: with _interruptible(train
 def _disjoint(train: list[Any], heldout: list[Any], name: str | None) -> None:
     shared = {p.id for p in train} & {p.id for p in heldout}
     if shared:
-        raise TautError(f"heldout.data={name}: {len(shared)} problems are also trained on, such as {sorted(shared)[0]!r}; take them out of one")
+        raise TautError(
+            f"heldout.data={name}: {len(shared)} problems are also trained on, such as {sorted(shared)[0]!r}; take them out of one"
+        )
 
 
 def _one_token(tokenizer: Any, text: str) -> int:
     ids = tokenizer.encode(text, add_special_tokens=False)
     if len(ids) != 1:
-        raise TautError(f"objective: {text!r} is {len(ids)} tokens in this tokenizer; a mode is named by a single token")
+        raise TautError(
+            f"objective: {text!r} is {len(ids)} tokens in this tokenizer; a mode is named by a single token"
+        )
     return ids[0]
 
 
@@ -293,7 +334,11 @@ def train(run: Run) -> str:
     try:
         return trainer.train()
     except BaseException as error:
-        run.status("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", step=trainer.step_number, error=str(error))
+        run.status(
+            "interrupted" if isinstance(error, KeyboardInterrupt) else "failed",
+            step=trainer.step_number,
+            error=str(error),
+        )
         raise
     finally:
         trainer.close()

@@ -31,7 +31,6 @@ def rollout_metrics(batch: Batch, rollouts: Sequence[Rollout]) -> dict[str, Any]
     """Accuracy, tokens, truncation and verdicts of a batch; None where nothing is known. Unknown verdicts are left out of
     accuracy and of the lengths by verdict, and counted."""
     known, right = batch.known, batch.correct
-    empty = [not r.text.strip() or r.reason == "no answer" for r in rollouts]
     return {
         "accuracy": _mean(right[known]),
         "tokens": _mean(batch.length),
@@ -39,7 +38,7 @@ def rollout_metrics(batch: Batch, rollouts: Sequence[Rollout]) -> dict[str, Any]
         "tokens_wrong": _mean(batch.length[known & ~right]),
         "tokens_max": int(batch.length.max(initial=0)),
         "truncated": _mean(batch.truncated),
-        "empty": _mean(empty),
+        "empty": _mean([not r.answer for r in rollouts]),
         "format_ok": _mean(batch.format_ok) if batch.format_ok is not None else None,
         "unknown": _mean(~known),
         "zero_signal": _mean(zero_signal(batch)),
@@ -75,7 +74,9 @@ def alarms(row: dict[str, Any], history: Sequence[dict[str, Any]], config: Alarm
     if row["empty"] > config.empty:
         out.append(f"empty answers: {row['empty']:.0%} of the rollouts give no answer")
     if row["zero_signal"] > config.zero_signal:
-        out.append(f"no signal: in {row['zero_signal']:.0%} of the groups all verdicts are equal; choose other problems")
+        out.append(
+            f"no signal: in {row['zero_signal']:.0%} of the groups all verdicts are equal; choose other problems"
+        )
     if not math.isfinite(row["grad_norm"]):
         out.append("gradient not finite: this step's update was left out; lower optim.lr or look at the rewards")
     if row["unknown"] > config.unknown:

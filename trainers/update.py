@@ -49,13 +49,24 @@ class Updater:
         if "mean_log_prob" in wanted:
             columns["mean_log_prob"] = [float(r["log_prob"].mean()) for r in rows]
         if wanted & ENTROPIES:
-            phases = [_phases(rollout.token_ids, r["entropy"], self.think_end) for rollout, r in zip(rollouts, rows, strict=True)]
-            columns |= dict(zip(("entropy_all", "entropy_think", "entropy_answer"), zip(*phases, strict=True), strict=True))
+            phases = [
+                _phases(rollout.token_ids, r["entropy"], self.think_end)
+                for rollout, r in zip(rollouts, rows, strict=True)
+            ]
+            columns |= dict(
+                zip(("entropy_all", "entropy_think", "entropy_answer"), zip(*phases, strict=True), strict=True)
+            )
             columns["entropy_temperature"] = [self.config.rollout.temperature] * len(rows)
         return columns, [r["log_prob"] for r in rows]
 
     def update(
-        self, rollouts: Sequence[Rollout], batch: Batch, scores: Scores, advantage: np.ndarray, old: list[Tensor] | None, step: int
+        self,
+        rollouts: Sequence[Rollout],
+        batch: Batch,
+        scores: Scores,
+        advantage: np.ndarray,
+        old: list[Tensor] | None,
+        step: int,
     ) -> dict[str, float]:
         """Take `mini_batches` optimiser steps over the kept rollouts, whole groups each; the step's diagnostics.
 
@@ -79,7 +90,13 @@ class Updater:
         return out | tally.means()
 
     def _optimiser_step(
-        self, rows: np.ndarray, rollouts: Sequence[Rollout], batch: Batch, advantage: np.ndarray, old: list[Tensor] | None, tally: Tally
+        self,
+        rows: np.ndarray,
+        rollouts: Sequence[Rollout],
+        batch: Batch,
+        advantage: np.ndarray,
+        old: list[Tensor] | None,
+        tally: Tally,
     ) -> tuple[float, float]:
         config, objective = self.config, self.config.objective
         chosen = [rollouts[i] for i in rows]
@@ -123,7 +140,15 @@ class Updater:
     def _split(self, rollouts: Sequence[Rollout]) -> list[list[int]]:
         return micro_batches([len(r.prompt_ids) + len(r.token_ids) for r in rollouts], self.config.micro_tokens)
 
-    def _forward(self, policy: Policy, rollouts: Sequence[Rollout], *, entropy: bool = False, probes: bool = False, grad: bool = False) -> TokenPass:
+    def _forward(
+        self,
+        policy: Policy,
+        rollouts: Sequence[Rollout],
+        *,
+        entropy: bool = False,
+        probes: bool = False,
+        grad: bool = False,
+    ) -> TokenPass:
         return policy.log_probs(
             [r.prompt_ids for r in rollouts],
             [r.token_ids for r in rollouts],
@@ -133,7 +158,9 @@ class Updater:
             grad=grad,
         )
 
-    def _pass(self, policy: Policy, rollouts: Sequence[Rollout], *, entropy: bool = False, probes: bool = False) -> list[dict[str, Tensor]]:
+    def _pass(
+        self, policy: Policy, rollouts: Sequence[Rollout], *, entropy: bool = False, probes: bool = False
+    ) -> list[dict[str, Tensor]]:
         """A pass without gradient over all rollouts; per rollout its log_prob, entropy (T_i,) and probes (K,)."""
         rows: list[dict[str, Tensor]] = [{} for _ in rollouts]
         for micro_rows in self._split(rollouts):

@@ -26,8 +26,8 @@ class AroraZanette(Reward):
     own_kind: ClassVar[Kind] = "whole"
     own_scope: ClassVar[Scope] = "group"
     alpha: Number = 0.2
-    ddof: int = Field(0, ge=0, le=1)
-    eps: float = Field(1e-7, gt=0)
+    ddof: int = Field(default=0, ge=0, le=1)
+    eps: float = Field(default=1e-7, gt=0)
     unfinished_is_wrong: bool = True
 
     def compute(self, batch: Batch, progress: Progress) -> Floats:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
 
 from rewards.base import Kind, Reward
 from rewards.batch import Batch, Floats
@@ -40,8 +39,8 @@ class Laser(Reward):
         """(N,) rewards."""
         base = np.where(batch.correct, 1.0, self.wrong)
         if self.format:
-            base = np.where(batch.format_ok, base, self.malformed)
-        earns = batch.correct if not self.format else batch.correct & np.asarray(batch.format_ok)
+            base = np.where(batch.column("format_ok"), base, self.malformed)
+        earns = batch.correct & batch.column("format_ok") if self.format else batch.correct
         within = batch.length <= at(self.target, progress)
         up = 0.0 if self.bonus == "penalty" else 1.0
         down = 0.0 if self.bonus == "reward" else -1.0

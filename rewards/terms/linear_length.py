@@ -18,7 +18,7 @@ class LinearLength(Reward):
 
     type: Literal["linear_length"] = "linear_length"
     own_kind: ClassVar[Kind] = "term"
-    scale: float | None = Field(None, gt=0)
+    scale: float | None = Field(default=None, gt=0)
 
     def compute(self, batch: Batch, progress: Progress) -> Floats:
         """(N,) shares."""

@@ -1,0 +1,67 @@
+"""Small real runs for tests: started in a process of their own, killed, resumed, compared."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import load_file
+
+# A stateful reward is part of every run, so that its state must survive as well.
+SMALL = [
+    "prompts=4", "sampling.samples=4", "sampling.max_tokens=96", "heldout.problems=8", "heldout.every=4", "checkpoint.every=1",
+    "micro_tokens=1000",
+    "reward={type: sum, terms: [correct, {type: weight, weight: 0.001, term: 'tests.test_rewards:Counter'}]}",
+]  # fmt: skip
+
+
+def _main(arguments: list[str], log: str) -> None:
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    from taut import main
+
+    os._exit(main(arguments))  # as a console script would end, without the forkserver's clean-up
+
+
+def launch(arguments: list[str], log: Path, preload: list[str]) -> Any:
+    """`taut ARGUMENTS` in a process of its own; heavy modules are imported once, in the server that it is forked from."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(preload)
+    process = context.Process(target=_main, args=(arguments, str(log)))
+    process.start()
+    return process
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without the timing fields."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in lines]
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Bit for bit: weights, optimiser, metrics, rollouts, held-out tests and reward state."""
+    for key, value in load_file(a / "model" / "model.safetensors").items():
+        assert torch.equal(value, load_file(b / "model" / "model.safetensors")[key]), key
+    assert rows(a) == rows(b)
+    for folder in ("rollouts", "heldout"):
+        names = sorted(p.name for p in (a / folder).glob("*.parquet"))
+        assert names and names == sorted(p.name for p in (b / folder).glob("*.parquet"))
+        for name in names:
+            left, right = (pq.read_table(run / folder / name).replace_schema_metadata(None) for run in (a, b))
+            assert left.to_pylist() == right.to_pylist() or left.equals(right), (
+                name
+            )  # NaN of forced tokens: equals is stricter
+    last = sorted(p.name for p in (a / "checkpoints").iterdir())[-1]
+    states = [json.loads((run / "checkpoints" / last / "state.json").read_text()) for run in (a, b)]
+    assert states[0]["reward"] == states[1]["reward"] and states[0]["reward"]
+    left, right = (torch.load(run / "checkpoints" / last / "trainer.pt", weights_only=True) for run in (a, b))
+    assert torch.equal(left["torch_rng"], right["torch_rng"])
+    for index, values in left["optimizer"]["state"].items():
+        for name, value in values.items():
+            assert torch.equal(value, right["optimizer"]["state"][index][name]), (index, name)

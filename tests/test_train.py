@@ -1,0 +1,126 @@
+"""The whole path, on the embedded model: it trains, and a run killed at any moment resumes to the same bits."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from taut import main
+from tests.runs import SMALL, assert_same_run, launch, rows
+
+pytestmark = pytest.mark.slow
+PRELOAD = {
+    "transformers": ["trainers.grpo", "rollout.transformers_engine"],
+    "vllm": ["trainers.grpo", "rollout.vllm_engine", "vllm"],
+}
+ENGINES = [
+    "transformers",
+    pytest.param(
+        "vllm", marks=pytest.mark.skipif(not importlib.util.find_spec("vllm"), reason="vLLM is not installed")
+    ),
+]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_killed_at_ten_random_moments_it_resumes_to_the_same_bits(engine: str, tmp_path: Path) -> None:
+    options = [*SMALL, f"rollout.engine={engine}", "steps=12"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+
+    def start(arguments: list[str]):
+        return launch(["train", *arguments], tmp_path / "log.txt", PRELOAD[engine])
+
+    began = time.monotonic()
+    unbroken = start([f"out={whole}", *options])
+    while not (whole / "metrics.jsonl").exists() or not (whole / "metrics.jsonl").read_text():
+        time.sleep(0.05)
+        assert unbroken.is_alive(), (tmp_path / "log.txt").read_text()
+    to_first_step = time.monotonic() - began
+    unbroken.join()
+    assert unbroken.exitcode == 0, (tmp_path / "log.txt").read_text()
+    a_step = (time.monotonic() - began - to_first_step) / 11
+
+    chance, kills, moments = random.Random(0), 0, []
+    process = start([f"out={broken}", *options])
+    while not (broken / "config.yaml").exists():  # before that there is nothing to resume
+        time.sleep(0.02)
+        assert process.is_alive(), (tmp_path / "log.txt").read_text()
+    while kills < 10:
+        # Anywhere from the start of the process to some steps later; early enough that ten kills fit into the run.
+        process.join(chance.uniform(0.2 * to_first_step, 0.9 * to_first_step + 2 * a_step))
+        if process.exitcode == 0:
+            break
+        assert process.exitcode is None, (tmp_path / "log.txt").read_text()
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        kills += 1
+        moments.append(len(rows(broken)) if (broken / "metrics.jsonl").exists() else 0)
+        process = start([f"resume={broken}"])
+    process.join()
+    assert process.exitcode == 0, (tmp_path / "log.txt").read_text()
+    assert kills == 10, f"the run was over after {kills} kills (steps done at each: {moments})"
+    assert len(set(moments)) > 2, moments
+    assert_same_run(whole, broken)
+
+
+def test_ctrl_c_saves_and_says_how_to_resume(tmp_path: Path) -> None:
+    options = [*SMALL, "rollout.engine=transformers", "steps=4", "checkpoint.every=100"]
+    whole, stopped, log = tmp_path / "whole", tmp_path / "stopped", tmp_path / "log.txt"
+    assert main(["train", f"out={whole}", *options]) == 0
+    process = launch(["train", f"out={stopped}", *options], log, PRELOAD["transformers"])
+    while not (stopped / "metrics.jsonl").exists() or not (stopped / "metrics.jsonl").read_text():
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    process.join()
+    assert process.exitcode == 130 and f"resume with: taut train resume={stopped}" in log.read_text()
+    assert json.loads((stopped / "status.json").read_text())["state"] == "interrupted"
+    assert main(["train", f"resume={stopped}"]) == 0
+    assert_same_run(whole, stopped)
+
+
+def test_training_on_vllm_raises_the_reward_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("vllm")
+    run = tmp_path / "run"
+    options = ["prompts=8", "heldout.problems=60", "steps=10", "heldout.every=5", "rollout.engine=vllm"]
+    process = launch(
+        ["train", f"out={run}", *options, "reward=laser", "reward.target=40"], tmp_path / "log.txt", PRELOAD["vllm"]
+    )
+    process.join()
+    assert process.exitcode == 0, (tmp_path / "log.txt").read_text()
+    done = rows(run)
+    assert len(done) == 10 and all(row["sync_gap"] < 1e-4 and row["mismatch_max"] < 1e-4 for row in done)
+    first, last = (sum(row["tokens"] for row in part) / 3 for part in (done[:3], done[-3:]))
+    assert last < 0.95 * first, (first, last)  # the shaping shows within ten steps
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(run / "model"), AutoTokenizer.from_pretrained(run / "model")
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "7+5"}], add_generation_prompt=True, return_tensors="pt"
+    )
+    text = tokenizer.decode(model.generate(**ids, max_new_tokens=100, do_sample=False)[0])
+    assert "</think>" in text and "boxed" in text
+
+
+def test_training_with_two_ray_actors_gives_the_numbers_of_one_process(tmp_path: Path) -> None:
+    options = [*SMALL, "rollout.engine=transformers", "steps=3"]
+    for name, workers in (("one", 0), ("two", 2)):
+        process = launch(
+            ["train", f"out={tmp_path / name}", *options, f"rollout.workers={workers}"],
+            tmp_path / "log.txt",
+            PRELOAD["transformers"],
+        )
+        process.join()
+        assert process.exitcode == 0, (tmp_path / "log.txt").read_text()
+    for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        assert (
+            one["accuracy"] == two["accuracy"] and one["tokens"] == two["tokens"]
+        )  # draws do not depend on the worker
+        assert one["loss"] == pytest.approx(
+            two["loss"], rel=1e-3, abs=1e-5
+        )  # log-probs to the rounding of other batches
