@@ -33,6 +33,7 @@ REQUIRED = ("group", "length", "verdict")
 OPTIONAL = (
     "format_ok", "tags", "mode", "budget", "tokens", "reference_accuracy", "reference_length", "mean_log_prob",
     "entropy_all", "entropy_think", "entropy_answer", "entropy_temperature",
+    "untempered_entropy_all", "untempered_entropy_think", "untempered_entropy_answer",
 )  # fmt: skip
 
 
@@ -55,7 +56,10 @@ class Batch:
     verdict (N,) Verdict (None and -1 mean unknown). problem_id (N,) str: stable id from the data (default: the group).
     sample_id (N,) int: travels with the rollout, breaks ties, seeds randomness (default: the position).
     truncated (N,) bool. max_tokens (N,) int: the cap of the request. origin (N,) train | monitor | validation.
-    Optional columns (None when absent): see OPTIONAL; entropies in nats at `entropy_temperature`.
+    Optional columns (None when absent): format_ok (N,) bool; tags (N,) frozenset of well-formed tag names; mode (N,) str or
+    None; budget (N,) tokens told in the prompt; tokens (N,) arrays of ids; reference_accuracy and reference_length of the
+    problem; mean_log_prob, nats; mean token entropies in nats of all, thinking and answer tokens, at the sampling temperature
+    (`entropy_temperature`; CANON) and untempered (PEAR).
     Raises ValueError naming the column for unequal lengths, negative lengths or unknown verdict codes.
     """
 
@@ -79,6 +83,9 @@ class Batch:
     entropy_think: Floats | None = None
     entropy_answer: Floats | None = None
     entropy_temperature: Floats | None = None
+    untempered_entropy_all: Floats | None = None
+    untempered_entropy_think: Floats | None = None
+    untempered_entropy_answer: Floats | None = None
 
     if TYPE_CHECKING:  # at run time the dataclass makes it; any sequence is taken and converted
 
@@ -148,7 +155,7 @@ class Batch:
         """(P,) sum of x over each group's rollouts (those in `where`)."""
         x = np.asarray(x, dtype=np.float64)
         weights = x if where is None else np.where(where, x, 0.0)
-        return np.bincount(self.group_index, weights=weights, minlength=self.num_groups)
+        return np.bincount(self.group_index, weights=weights, minlength=self.num_groups).astype(np.float64)
 
     def group_mean(self, x: Any, where: Bools | None = None) -> Floats:
         """(P,) mean of x in each group; 0 where a group has no member in `where`."""

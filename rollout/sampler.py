@@ -55,6 +55,7 @@ class Sampler:
                     versions=(*[self.engine.version] * len(prefix), *completion.versions),
                     text=tokenizer.decode(list(shown), skip_special_tokens=False),
                     forced=len(prefix),
+                    mode=r.mode,
                 )
             )
         return rollouts
@@ -65,7 +66,8 @@ class Sampler:
             (r.request.problem.answer, r.text, r.finish_reason, self.template.thinking_open(r.request.prompt))
             for r in rollouts
         ]
-        for rollout, judgement in zip(rollouts, self.verifier.verify_many(cases), strict=True):
+        for rollout, case, judgement in zip(rollouts, cases, self.verifier.verify_many(cases), strict=True):
+            rollout.tags = well_formed("<think>" + rollout.text if case[3] else rollout.text)
             rollout.verdict, rollout.reason = Verdict(judgement.verdict), judgement.reason
             rollout.answer, rollout.format_ok = judgement.answer, judgement.format_ok
 
@@ -74,6 +76,18 @@ class Sampler:
         rollouts = self.sample(requests, temperature)
         self.judge(rollouts)
         return rollouts
+
+
+def well_formed(text: str, names: Sequence[str] = ("think", "answer")) -> frozenset[str]:
+    """The tags of `names` that open once and close once, in that order, none inside another."""
+    spans = {}
+    for name in names:
+        if text.count(f"<{name}>") == 1 == text.count(f"</{name}>") and text.index(f"<{name}>") < text.index(
+            f"</{name}>"
+        ):
+            spans[name] = (text.index(f"<{name}>"), text.index(f"</{name}>"))
+    apart = [n for n, a in spans.items() if all(a[1] < b[0] or b[1] < a[0] for m, b in spans.items() if m != n)]
+    return frozenset(apart)
 
 
 def heldout_requests(
@@ -110,7 +124,8 @@ def to_batch(rollouts: Sequence[Rollout], **columns: Any) -> Batch:
         max_tokens=[r.max_tokens for r in requests],
         origin=[r.origin for r in requests],
         format_ok=[r.format_ok for r in rollouts],
-        mode=[r.mode for r in requests],
+        mode=[r.mode for r in rollouts],
+        tags=[r.tags for r in rollouts],
         budget=None if None in budgets else budgets,
         tokens=[r.token_ids for r in rollouts],
         **(extra | columns),

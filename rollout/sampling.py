@@ -17,7 +17,7 @@ from rewards.errors import TautError
 from rewards.progress import Progress
 from rewards.registry import Node, Registry
 from rewards.schedule import Tokens, at
-from rollout.types import Problem, Request
+from rollout.types import Problem, Request, Rollout
 
 PLANS = Registry("sampling plan", {"group": "rollout.sampling:GroupPlan"})
 
@@ -48,6 +48,9 @@ class SamplingPlan(Node):
     def told_budget(self, progress: Progress) -> int | None:
         """The budget that prompts tell at this step (held-out tests and monitors use it too); None: none is told."""
         return None
+
+    def label(self, rollouts: Sequence[Rollout]) -> None:
+        """Set `mode` of each rollout from what it wrote, where the request did not decide it (AutoThink)."""
 
     def observe(self, batch: Batch, progress: Progress) -> None:
         """Move the state; once a step, the whole step."""

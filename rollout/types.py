@@ -78,6 +78,8 @@ class Rollout:
     versions: tuple[int, ...]
     text: str
     forced: int = 0
+    mode: str | None = None  # the request's, unless the plan reads it from the response (`SamplingPlan.label`)
+    tags: frozenset[str] = frozenset()  # tags that the response opens and closes once, one after the other
     verdict: Verdict = Verdict.UNKNOWN
     reason: str = ""
     answer: str = ""  # what the verifier took for the answer; empty when there is none

@@ -132,6 +132,7 @@ class Trainer:
         with phase("sample"):
             requests = self.requests(progress)
             rollouts = self.sampler.sample(requests)
+            plan.label(rollouts)
         with phase("verify"):
             self.sampler.judge(rollouts)
         with phase("policy"):  # before the reward, for rewards that read the policy's entropy

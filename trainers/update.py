@@ -20,8 +20,10 @@ from trainers.objectives.parts import Tally
 from trainers.optim import lr_at
 from trainers.policy import Policy, TokenPass, micro_batches
 
-ENTROPIES = frozenset({"entropy_all", "entropy_think", "entropy_answer", "entropy_temperature"})
-MEASURED = ENTROPIES | {"mean_log_prob"}  # batch columns that only a policy pass can fill in
+PHASES = ("all", "think", "answer")
+TEMPERED = frozenset({"entropy_temperature", *(f"entropy_{phase}" for phase in PHASES)})
+UNTEMPERED = frozenset(f"untempered_entropy_{phase}" for phase in PHASES)
+MEASURED = TEMPERED | UNTEMPERED | {"mean_log_prob"}  # batch columns that only a policy pass can fill in
 
 
 @dataclass
@@ -44,18 +46,19 @@ class Updater:
         wanted = needs & MEASURED
         if not wanted and self.config.mini_batches == 1 and not objective.whole_groups:
             return {}, None
-        rows = self._pass(self.policy, rollouts, entropy=bool(wanted & ENTROPIES))
+        rows = self._pass(
+            self.policy, rollouts, entropy=bool(wanted & TEMPERED), entropy_untempered=bool(wanted & UNTEMPERED)
+        )
         columns: dict[str, Any] = {}
         if "mean_log_prob" in wanted:
             columns["mean_log_prob"] = [float(r["log_prob"].mean()) for r in rows]
-        if wanted & ENTROPIES:
-            phases = [
-                _phases(rollout.token_ids, r["entropy"], self.think_end)
-                for rollout, r in zip(rollouts, rows, strict=True)
-            ]
-            columns |= dict(
-                zip(("entropy_all", "entropy_think", "entropy_answer"), zip(*phases, strict=True), strict=True)
-            )
+        for name, prefix in (("entropy", ""), ("entropy_untempered", "untempered_")):
+            if wanted & (UNTEMPERED if prefix else TEMPERED):
+                phases = [
+                    _phases(r.token_ids, row[name], self.think_end) for r, row in zip(rollouts, rows, strict=True)
+                ]
+                columns |= {f"{prefix}entropy_{p}": [v[i] for v in phases] for i, p in enumerate(PHASES)}
+        if wanted & TEMPERED:
             columns["entropy_temperature"] = [self.config.rollout.temperature] * len(rows)
         return columns, [r["log_prob"] for r in rows]
 
@@ -111,7 +114,7 @@ class Updater:
             keep=np.ones(len(rows), dtype=bool),
             max_length=float(part.max_tokens.max()),
             forced=[r.forced for r in chosen],
-            mode=[r.request.mode for r in chosen],
+            mode=[r.mode for r in chosen],
             engine_log_prob=[r.log_probs for r in chosen],
             ref_log_prob=[r["log_prob"] for r in reference] if reference else None,
             log_prob=[r["log_prob"] for r in current] if current else None,
@@ -122,7 +125,7 @@ class Updater:
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for micro_rows in self._split(chosen):
-            out = self._forward(self.policy, [chosen[i] for i in micro_rows], entropy=True, probes=True, grad=True)
+            out = self._forward(self.policy, [chosen[i] for i in micro_rows], probes=True, entropy=True, grad=True)
             micro = data.micro(micro_rows, out.log_prob, out.entropy, out.probes)
             if old is None:  # on-policy: the old policy is this one
                 micro = dataclasses.replace(micro, old_log_prob=out.log_prob.detach())
@@ -140,32 +143,19 @@ class Updater:
     def _split(self, rollouts: Sequence[Rollout]) -> list[list[int]]:
         return micro_batches([len(r.prompt_ids) + len(r.token_ids) for r in rollouts], self.config.micro_tokens)
 
-    def _forward(
-        self,
-        policy: Policy,
-        rollouts: Sequence[Rollout],
-        *,
-        entropy: bool = False,
-        probes: bool = False,
-        grad: bool = False,
-    ) -> TokenPass:
-        return policy.log_probs(
-            [r.prompt_ids for r in rollouts],
-            [r.token_ids for r in rollouts],
-            self.config.rollout.temperature,
-            entropy=entropy,
-            probes=self.probe_ids if probes else (),
-            grad=grad,
-        )
+    def _forward(self, policy: Policy, rollouts: Sequence[Rollout], probes: bool, **options: bool) -> TokenPass:
+        prompts, responses = [r.prompt_ids for r in rollouts], [r.token_ids for r in rollouts]
+        named = self.probe_ids if probes else ()
+        return policy.log_probs(prompts, responses, self.config.rollout.temperature, probes=named, **options)
 
     def _pass(
-        self, policy: Policy, rollouts: Sequence[Rollout], *, entropy: bool = False, probes: bool = False
+        self, policy: Policy, rollouts: Sequence[Rollout], probes: bool = False, **options: bool
     ) -> list[dict[str, Tensor]]:
-        """A pass without gradient over all rollouts; per rollout its log_prob, entropy (T_i,) and probes (K,)."""
+        """A pass without gradient over all rollouts; per rollout log_prob and entropies (T_i,), probes (K,)."""
         rows: list[dict[str, Tensor]] = [{} for _ in rollouts]
         for micro_rows in self._split(rollouts):
-            out = self._forward(policy, [rollouts[i] for i in micro_rows], entropy=entropy, probes=probes)
-            for name in ("log_prob", "entropy"):
+            out = self._forward(policy, [rollouts[i] for i in micro_rows], probes, **options)
+            for name in ("log_prob", "entropy", "entropy_untempered"):
                 if (values := getattr(out, name)) is not None:
                     for i, row in zip(micro_rows, out.rows(values), strict=True):
                         rows[i][name] = row.cpu()
@@ -178,7 +168,7 @@ class Updater:
 def _phases(token_ids: Sequence[int], entropy: Tensor, think_end: int | None) -> tuple[float, float, float]:
     """Mean entropy of all tokens, of those before the first `</think>`, and of those after it; the tag itself in neither.
 
-    No tag: everything is thinking. An empty phase has entropy 0 (METHODS: PEAR, 2510.08026, section 3).
+    No tag: everything is thinking. An empty phase has entropy 0 (PEAR, 2510.08026, eq. 5).
     """
     values = entropy.double().numpy()
     k = token_ids.index(think_end) if think_end is not None and think_end in token_ids else len(token_ids)

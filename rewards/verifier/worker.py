@@ -18,6 +18,7 @@ def equal(gold: str, answer: str) -> tuple[str, str]:
     """("correct" | "wrong" | "unknown", reason) of two tidied LaTeX texts, by math-verify and `exactly_equal`."""
     from math_verify import verify
     from math_verify.grader import should_treat_as_complex
+    from sympy import Expr, Symbol, simplify
 
     real = None if should_treat_as_complex(gold) or should_treat_as_complex(answer) else True
     left = parse(gold, real)
@@ -26,7 +27,15 @@ def equal(gold: str, answer: str) -> tuple[str, str]:
     right = parse(answer, real)
     if right is None:
         return "wrong", "answer unparseable"
-    same = verify(left, right, allow_set_relation_comp=True, timeout_seconds=None) and exactly_equal(left, right)
+    try:
+        same = verify(left, right, allow_set_relation_comp=True, timeout_seconds=None)
+        if not same and isinstance(left, Expr) and isinstance(right, Expr) and Symbol in (type(left), type(right)):
+            same = simplify(left - right) == 0  # math-verify compares a lone symbol by name only
+        same = same and exactly_equal(left, right)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:  # sympy raises whatever it likes for objects that do not go together
+        return "wrong", "not comparable"
     return ("correct" if same else "wrong"), "symbolic"
 
 
@@ -47,11 +56,11 @@ def parse(text: str, real: bool | None = True) -> Any:
                 normalization_config=None,
                 conversion_config=ConversionConfig(lowercase_symbols=False),
             )
+            return None if read is None else exact(read)
         except (MemoryError, RecursionError):
             raise
         except Exception:  # the grammar raises bare Exceptions, and sympy whatever it likes
             continue
-        return None if read is None else exact(read)
     return None
 
 
