@@ -41,6 +41,7 @@ class EvaluateConfig(BaseModel):
     temperature: float = Field(1.0, gt=0)
     max_tokens: int = Field(1024, ge=1)
     seed: int = Field(0, ge=0)
+    budget: int | None = Field(None, ge=1, description="told in the prompt, where its template has {budget}")
     prompt: PromptConfig = PromptConfig()
     rollout: EngineConfig = EngineConfig()
     reference: str | None = Field(
@@ -121,7 +122,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> Path
     for warning in warnings:
         say(f"warning: {warning}")
     template = PromptTemplate(tokenizer, config.prompt.template, config.prompt.system)
-    requests = heldout_requests(problems, template, config.samples, config.max_tokens)
+    requests = heldout_requests(problems, template, config.samples, config.max_tokens, config.budget)
     settings = config.rollout.model_copy(update={"temperature": config.temperature})
     engine = make_engine(settings, str(path), stops)
     say(

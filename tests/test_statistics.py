@@ -119,7 +119,7 @@ def test_unknown_verdicts_are_absent_and_counted():
 
 
 def test_none_is_unknown():
-    s = Samples(np.array(["a", "b", "c"]), np.ones(3), [1, None, 0])
+    s = Samples(np.array(["a", "b", "c"]), np.ones(3), np.array([1, None, 0]))
     assert s.known.tolist() == [True, False, True]
 
 

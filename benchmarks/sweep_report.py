@@ -1,0 +1,139 @@
+"""The end of a sweep: the table on the console, and front.png, front.csv and report.md in its folder."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.board import clock
+from benchmarks.evaluate import read_evaluation
+from benchmarks.pareto import (
+    Configuration,
+    Point,
+    draw,
+    evaluation_of,
+    front_table,
+    make_points,
+    non_dominated,
+    subtitle,
+)
+from benchmarks.statistics import CONFIDENCE, RESAMPLES, SEED, Comparison, by_level, compare
+from benchmarks.tables import table
+from rewards.errors import TautError
+
+if TYPE_CHECKING:
+    from benchmarks.sweep_plan import Planned, SweepConfig
+
+
+def write_report(
+    out: Path, sweep: SweepConfig, runs: Sequence[Planned], failed: Mapping[str, tuple[str, str]],
+    seconds: Mapping[str, float], command: str,
+) -> Path | None:  # fmt: skip
+    """Print the table and write the files; the picture's path, None where no run could be measured."""
+    configurations, lacking = _configurations(sweep, runs)
+    missing = [
+        f"{name}: no evaluation{', it failed: ' + failed[name][0] if name in failed else ''}" for name in lacking
+    ]
+    if not configurations:
+        print("nothing to show: no run was evaluated")
+        return None
+    reference = sweep.labels.get(sweep.reference, sweep.reference) if sweep.reference else None
+    if reference not in [c.name for c in configurations]:
+        reference = None  # it failed: the plain run, or the base model, stands in
+    points, warnings = make_points(configurations, reference)
+    about = [a for c in configurations for a in c.about]
+    under = subtitle(points, about)
+    draw(points, out / "front.png", out / "front.csv", sweep.title, under)
+    shown = front_table(points)
+    print(shown)
+    for warning in (*warnings, *missing):
+        print(f"warning: {warning}")
+    sections = [
+        f"# {sweep.title}\n\n![accuracy against tokens](front.png)\n\n{under}.",
+        f"`{command}`",
+        _section("The front", shown, _method(reference or _reference(points))),
+        _section(
+            "Neighbours, from fewest tokens to most", neighbours(points, configurations), "First minus second, paired."
+        ),
+        _section("By level", levels(configurations)),
+        _section("Between seeds (standard deviation)", spread(points)),
+        _section("Warnings", "\n".join(f"- {w}" for w in (*warnings, *missing))),
+        _section("Seconds", "\n".join(f"- {name}: {clock(s)}" for name, s in seconds.items() if s)),
+    ]
+    (out / "report.md").write_text("\n\n".join(s for s in sections if s) + "\n", encoding="utf-8")
+    print(f"{out / 'report.md'}\n{out / 'front.csv'}")
+    return out / "front.png"
+
+
+def _configurations(sweep: SweepConfig, runs: Sequence[Planned]) -> tuple[list[Configuration], list[str]]:
+    """(what was measured, names of the runs without an evaluation)."""
+    found: dict[str, Configuration] = {}
+    lacking = []
+    for run in runs:
+        try:
+            samples, about = read_evaluation(evaluation_of(run.folder))
+        except TautError:
+            lacking.append(run.name)
+            continue
+        name = sweep.labels.get(run.configuration, run.configuration)
+        c = found.setdefault(name, Configuration(name, run.kind))
+        c.evaluations.append(samples)
+        c.about.append(about)
+    return list(found.values()), lacking
+
+
+def _reference(points: Sequence[Point]) -> str:
+    return next((p.name for p in points if p.against is None), "")
+
+
+def _method(reference: str) -> str:
+    return (
+        f"Brackets: {CONFIDENCE:.0%} percentile bootstrap intervals ({RESAMPLES:,} resamples of the problems, seed {SEED}; seeds"
+        f" of one configuration are averaged). ±: one standard error of the paired difference to {reference}, same resamples."
+    )
+
+
+def _section(title: str, body: str, note: str = "") -> str:
+    return f"## {title}\n\n{body}" + (f"\n\n{note}" if note else "") if body else ""
+
+
+def neighbours(points: Sequence[Point], configurations: Sequence[Configuration]) -> str:
+    """Each point against the next one in tokens: do they differ by more than two paired standard errors?"""
+    by_name = {c.name: c for c in configurations}
+    order = sorted((p for p in points if p.tokens.value == p.tokens.value), key=lambda p: p.tokens.value)
+    rows = [["neighbours", "Δ accuracy", "Δ tokens", "more than 2 standard errors"]]
+    for first, second in itertools.pairwise(order):
+        c = compare(by_name[first.name].evaluations, by_name[second.name].evaluations)
+        apart = [n for n, e in (("accuracy", c.accuracy), ("tokens", c.tokens)) if abs(e.value) > 2 * e.se]
+        rows.append([f"{first.name} – {second.name}", *_differences(c), ", ".join(apart) or "no"])
+    return table(rows) if len(rows) > 1 else ""
+
+
+def _differences(c: Comparison) -> tuple[str, str]:
+    return f"{c.accuracy.value:+.3f} ± {c.accuracy.se:.3f}", f"{c.tokens.value:+.1f} ± {c.tokens.se:.1f}"
+
+
+def levels(configurations: Sequence[Configuration]) -> str:
+    """Accuracy @ tokens of each configuration by level."""
+    found = {c.name: by_level(c.evaluations) for c in configurations}
+    names = list(dict.fromkeys(level for of in found.values() for level in of))
+    if not names:
+        return ""
+    rows = [["configuration", *(f"level {n}" for n in names)]]
+    for name, of in found.items():
+        rows.append(
+            [name, *(f"{of[n].accuracy.value:.3f} @ {of[n].tokens.value:.0f}" if n in of else "" for n in names)]
+        )
+    return table(rows)
+
+
+def spread(points: Sequence[Point]) -> str:
+    """Standard deviation between seeds, which the intervals do not contain."""
+    rows = [["configuration", "seeds", "accuracy", "tokens", "on the front"]]
+    for p, front in zip(points, non_dominated(points), strict=True):
+        if p.summary and p.seeds > 1:
+            sd = p.summary.spread
+            rows.append([p.name, str(p.seeds), f"{sd['accuracy']:.3f}", f"{sd['tokens']:.1f}", "yes" if front else ""])
+    return table(rows) if len(rows) > 1 else ""

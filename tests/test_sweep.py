@@ -1,0 +1,364 @@
+"""Sweeps: real processes with a stand-in for the trainer (scheduling, resuming, reporting), and one real small sweep."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks import sweep as sweep_module
+from benchmarks.board import Board, Follower, LiveBoard
+from benchmarks.jobs import Job, Slot, Stage, run_jobs, slots, tail
+from benchmarks.sweep import main
+from benchmarks.sweep_plan import load_sweep, plan
+from rewards.errors import TautError
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+class Silent:
+    """A watcher that remembers the states."""
+
+    def __init__(self) -> None:
+        self.states: list[tuple[str, str]] = []
+
+    def changed(self, job: Job) -> None:
+        self.states.append((job.name, job.state))
+
+    def tick(self, jobs) -> None:
+        pass
+
+
+def script_job(folder: Path, name: str, code: str, label: str = "train") -> Job:
+    """A job of one Python script, done when it has written `<name>.done`."""
+    done = folder / f"{name}.done"
+    code = f"import os, sys, time, pathlib\ndone = pathlib.Path({str(done)!r})\n{code}"
+    return Job(name, [Stage(label, lambda: [sys.executable, "-c", code], done.exists)], folder / name / "log.txt")
+
+
+def test_every_job_runs_once_bound_to_its_core_and_what_is_done_is_skipped(tmp_path):
+    code = "done.write_text(repr(sorted(os.sched_getaffinity(0))) + os.environ['OMP_NUM_THREADS'])"
+    jobs = [script_job(tmp_path, f"j{i}", code) for i in range(3)]
+    (tmp_path / "j1.done").write_text("before")
+    core = min(os.sched_getaffinity(0))
+    assert run_jobs(jobs, [Slot(core=core)], Silent(), poll_s=0.02)
+    assert [j.state for j in jobs] == ["finished"] * 3 and [j.skipped for j in jobs] == [False, True, False]
+    assert (tmp_path / "j0.done").read_text() == f"[{core}]1" and (tmp_path / "j1.done").read_text() == "before"
+
+
+def test_jobs_run_side_by_side(tmp_path):
+    """Each waits for the other's file: one after the other they would never end."""
+    code = "pathlib.Path('{me}').touch()\nwhile not pathlib.Path('{other}').exists(): time.sleep(.01)\ndone.touch()"
+    a, b = tmp_path / "a", tmp_path / "b"
+    jobs = [script_job(tmp_path, n, code.format(me=m, other=o)) for n, m, o in (("j0", a, b), ("j1", b, a))]
+    assert run_jobs(jobs, [Slot(), Slot()], Silent(), poll_s=0.02)
+    assert [j.state for j in jobs] == ["finished"] * 2
+
+
+def test_stages_follow_each_other_and_a_failure_leaves_the_others_alone(tmp_path):
+    first, second = script_job(tmp_path, "first", "done.touch()"), script_job(tmp_path, "x", "done.touch()", "evaluate")
+    both = Job("both", [*first.stages, *second.stages], tmp_path / "both/log.txt")
+    bad = script_job(tmp_path, "bad", "print('the reason'); sys.exit(3)")
+    lazy = script_job(tmp_path, "lazy", "pass")
+    killed = script_job(tmp_path, "killed", "os.kill(os.getpid(), 9)")
+    watcher = Silent()
+    assert run_jobs([bad, lazy, killed, both], [Slot()], watcher, poll_s=0.02)
+    assert [j.state for j in (bad, lazy, killed, both)] == ["failed", "failed", "failed", "finished"]
+    assert bad.error == "train: exit code 3" and "the reason" in tail(bad.log)
+    assert "not finished" in lazy.error and "SIGKILL" in killed.error
+    assert (tmp_path / "x.done").exists()
+
+
+DRIVER = """
+import sys, pathlib
+sys.path.insert(0, {repository!r})
+from tests.test_sweep import script_job, Silent
+from benchmarks.jobs import run_jobs, Slot
+folder = pathlib.Path({folder!r})
+code = '''
+import signal
+def asked(*_):
+    with open({folder!r} + "/asked", "a") as f: f.write("x")
+    sys.exit(130)
+signal.signal(signal.SIGINT, asked)
+pathlib.Path({folder!r}, "pid").write_text(str(os.getpid()))
+pathlib.Path({folder!r}, "ready").touch()
+time.sleep(60)
+'''
+jobs = [script_job(folder, "j0", code), script_job(folder, "j1", "done.touch()")]
+print(run_jobs(jobs, [Slot()], Silent(), poll_s=.02), [j.state for j in jobs])
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopping_asks_the_jobs_once_and_leaves_none_behind(tmp_path, how):
+    text = DRIVER.format(repository=str(REPOSITORY), folder=str(tmp_path))
+    driver = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    wait_for(tmp_path / "ready")
+    driver.send_signal(how)
+    out = driver.communicate(timeout=30)[0]
+    child = int((tmp_path / "pid").read_text())
+    for _ in range(100):
+        if not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2]:
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("the job outlived the sweep")
+    if how != signal.SIGKILL:  # killed outright, nobody asks: the kernel ends the job
+        assert (tmp_path / "asked").read_text() == "x"
+        assert out.strip() == "False ['interrupted', 'waiting']"
+
+
+def wait_for(path: Path, seconds: float = 30.0) -> None:
+    until = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < until, f"{path} did not come"
+        time.sleep(0.02)
+
+
+def test_gpus_are_shared_out_and_without_any_the_cores(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert [s.gpu for s in slots()] == ["2", "5"] and [s.gpu for s in slots(3)] == ["2", "5", "2"]
+    assert slots()[1].environment() == {"CUDA_VISIBLE_DEVICES": "5"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert [s.core for s in slots()] == sorted(os.sched_getaffinity(0))
+
+
+def test_progress_follows_a_growing_file_a_torn_line_and_a_resume(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    follower = Follower(path, 10)
+    follower.look()
+    assert follower.step == 0 and follower.left is None
+    row = json.dumps({"step": 1, "accuracy": 0.5, "tokens": None, "time/step": 2.0}) + "\n"
+    path.write_text(row + '{"step": 2, "acc')
+    follower.look()
+    assert (follower.step, follower.left, follower.value("accuracy", ".2f")) == (1, 18.0, "0.50")
+    assert follower.value("tokens", ".1f") == ""
+    path.write_text(row + row.replace('"step": 1', '"step": 2'))
+    follower.look()
+    assert follower.step == 2
+    path.write_text(row)
+    follower.look()
+    assert follower.step == 1
+
+
+SWEEP = """
+title: A test
+base: {steps: 4, sampling.max_tokens: 64}
+runs:
+  plain: {reward: {type: correct}}
+  laser: {reward: {type: laser, target: 20}, optim.lr: 0.01}
+seeds: [0, 1]
+evaluation: {samples: 2, problems: 30}
+labels: {laser: LASER T=20}
+"""
+
+# Writes what `taut train` and `taut eval` write, as real processes; FAIL and STOP name the runs that end early.
+STAND_IN = """
+import json, os, pathlib, sys, time
+sys.path.insert(0, {repository!r})
+import numpy as np, pyarrow as pa, pyarrow.parquet as parquet
+command, rest = sys.argv[1], sys.argv[2:]
+folder = pathlib.Path(__file__).parent
+(folder / "calls").open("a").write(" ".join([command, *rest]) + "\\n")
+pairs = dict(a.split("=", 1) for a in rest)
+if command == "train":
+    from trainers.config import load_config, to_yaml
+    run = pathlib.Path(pairs.get("resume") or pairs["out"])
+    if run.name in os.environ.get("FAIL", "").split(","):
+        sys.exit("boom: " + run.name)
+    if "resume" not in pairs:
+        (run / "config.yaml").write_text(to_yaml(load_config(rest)))
+    for step in range(1, 5):
+        with (run / "metrics.jsonl").open("a") as f:
+            f.write(json.dumps(dict(step=step, accuracy=.5, tokens=50.0, **{{"time/step": .01}})) + "\\n")
+        if run.name in os.environ.get("STOP", "").split(","):
+            sys.exit(1)
+    (run / "model").mkdir(exist_ok=True)
+    (run / "model/config.json").write_text("{{}}")
+    (run / "status.json").write_text(json.dumps(dict(state="finished", step=4)))
+else:
+    values = {{k: json.loads(v) for k, v in pairs.items()}}
+    from benchmarks.evaluate import load_evaluate_config
+    made = load_evaluate_config(rest).model_dump(mode="json", exclude={{"rollout", "out"}})
+    out = pathlib.Path(values["out"]); out.parent.mkdir(exist_ok=True)
+    n, k = values["problems"], values["samples"]
+    rng = np.random.default_rng(len(out.parent.name))
+    laser = "laser" in str(out)
+    table = pa.table(dict(problem_id=np.repeat([f"p{{i}}" for i in range(n)], k), level=["1"] * (n * k),
+        sample_id=np.arange(n * k), length=rng.integers(1, 40 if laser else 100, n * k),
+        verdict=rng.integers(0, 2, n * k), truncated=[False] * (n * k), reason=[""] * (n * k), text=[""] * (n * k)))
+    parquet.write_table(table.replace_schema_metadata(dict(taut=json.dumps(made))), out)
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """main() with the stand-in as `taut`; returns (call, the commands that were run)."""
+    script = tmp_path / "stand_in.py"
+    script.write_text(STAND_IN.format(repository=str(REPOSITORY)))
+    (tmp_path / "s.yaml").write_text(SWEEP)
+    monkeypatch.setattr(sweep_module, "TAUT", (sys.executable, str(script)))
+
+    def call(*arguments: str) -> int:
+        return main([str(tmp_path / "s.yaml"), "--out", str(tmp_path / "out"), *arguments])
+
+    def calls() -> list[str]:
+        lines = (tmp_path / "calls").read_text().splitlines() if (tmp_path / "calls").exists() else []
+        (tmp_path / "calls").unlink(missing_ok=True)
+        return lines
+
+    return call, calls
+
+
+def test_a_sweep_ends_with_table_picture_and_report_and_is_not_made_twice(tmp_path, stand_in, capsys):
+    call, calls = stand_in
+    assert call() == 0
+    out = capsys.readouterr().out
+    assert out.strip().splitlines()[-1] == str(tmp_path / "out/front.png")
+    assert len(calls()) == 4 + 5  # trainings, and evaluations with the base model's
+    rows = {r["name"]: r for r in csv.DictReader((tmp_path / "out/front.csv").open())}
+    assert {n: (r["kind"], r["seeds"]) for n, r in rows.items()} == {
+        "base": ("base", "1"), "plain": ("plain", "2"), "LASER T=20": ("shaped", "2"),
+    }  # fmt: skip
+    assert float(rows["LASER T=20"]["tokens_change_high"]) < 0
+    report = (tmp_path / "out/report.md").read_text()
+    for part in ("# A test", "front.png", "Neighbours", "By level", "Between seeds", "2 samples"):
+        assert part in report
+    assert call() == 0 and calls() == []
+    assert "plain-s0: finished before" in capsys.readouterr().out
+    assert call("evaluation.samples=3") == 0  # only what changed is made again
+    assert [c.split()[0] for c in calls()] == ["eval"] * 5
+
+
+def test_a_failing_run_is_told_the_others_go_on_and_an_interrupted_one_is_resumed(
+    tmp_path, stand_in, capsys, monkeypatch
+):
+    call, calls = stand_in
+    monkeypatch.setenv("FAIL", "laser-s1")
+    monkeypatch.setenv("STOP", "plain-s1")
+    assert call() == 1
+    captured = capsys.readouterr()
+    assert "boom: laser-s1" in captured.err and "laser-s1: no evaluation, it failed: train: exit code 1" in captured.out
+    assert captured.out.strip().splitlines()[-1].endswith("front.png")
+    calls()
+    monkeypatch.delenv("FAIL")
+    monkeypatch.delenv("STOP")
+    assert call() == 0
+    made = calls()
+    assert f"train resume={tmp_path / 'out/plain-s1'}" in made and sum(c.startswith("train") for c in made) == 2
+
+
+def test_a_selection_runs_alone_and_joins_what_is_finished(tmp_path, stand_in):
+    call, calls = stand_in
+    assert call("--runs", "plain", "seeds=[0]") == 0
+    assert [c.split()[0] for c in calls()] == ["train", "eval"]
+    assert call("--runs", "base,laser", "seeds=[0]") == 0
+    names = {r["name"] for r in csv.DictReader((tmp_path / "out/front.csv").open())}
+    assert names == {"base", "plain", "LASER T=20"}
+    with pytest.raises(TautError, match="did you mean 'laser'"):
+        call("--runs", "lasr")
+
+
+def test_another_setting_for_a_finished_run_is_refused(tmp_path, stand_in):
+    call, _ = stand_in
+    assert call("--runs", "plain", "seeds=[0]") == 0
+    with pytest.raises(TautError, match=r"optim\.lr=0\.001, the sweep asks for 0\.5; choose another --out"):
+        call("--runs", "plain", "seeds=[0]", "optim.lr=0.5")
+    assert call("--runs", "plain", "seeds=[0]", "checkpoint.every=3") == 0
+
+
+def test_dry_run_starts_nothing(tmp_path, stand_in, capsys):
+    call, calls = stand_in
+    assert call("--dry-run") == 0 and calls() == []
+    assert capsys.readouterr().out.splitlines() == [
+        "base: evaluate", "plain-s0: train", "laser-s0: train", "plain-s1: train", "laser-s1: train",
+    ]  # fmt: skip
+
+
+def sweep_file(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "x.yaml"
+    path.write_text(textwrap.dedent(text))
+    return str(path)
+
+
+def test_settings_are_laid_base_then_run_then_command_line(tmp_path):
+    file = sweep_file(tmp_path, """
+        base: {steps: 7, optim.lr: 0.1, optim: {weight_decay: 0.5}}
+        runs: {a: {optim.lr: 0.2}, b: {reward: {type: laser, target: 9}, reward.target: 10}}
+        """)  # fmt: skip
+    sweep, overrides = load_sweep(file, ["steps=3", "seeds=[4]"])
+    a, b = plan(sweep, tmp_path / "out", overrides)
+    assert a.config and b.config and a.evaluation is None
+    assert (a.config.steps, a.config.seed, a.config.optim.lr, a.config.optim.weight_decay) == (3, 4, 0.2, 0.5)
+    assert b.config.reward.model_dump()["target"] == 10
+    assert (a.kind, b.kind, b.folder.name) == ("plain", "shaped", "b-s4")
+
+
+@pytest.mark.parametrize("text, message", [
+    ("runs: {a: {stepz: 3}}", "run 'a'.*stepz.*did you mean 'steps'"),
+    ("runs: {a: {reward: {type: lazer}}}", "run 'a'.*laser"),
+    ("runs: {base: {}}", "run 'base': a name is"),
+    ("runs: {}", "runs"),
+    ("runs: {a: {}}\nseeds: [1, 1]", "each seed once"),
+    ("runs: {a: {}}\nevaluate: {}", "did you mean 'evaluation'"),
+    ("runs: {a: {}}\nevaluation: {sample: 3}", "did you mean 'samples'"),
+])  # fmt: skip
+def test_a_bad_sweep_file_is_named_before_anything_starts(tmp_path, text, message):
+    with pytest.raises(TautError, match=f"(?s){message}"):
+        sweep, overrides = load_sweep(sweep_file(tmp_path, text))
+        plan(sweep, tmp_path / "out", overrides)
+
+
+def test_the_sweeps_that_ship_are_right(tmp_path):
+    for name, at_least in (("front", 6), ("table", 7)):
+        runs = plan(load_sweep(name)[0], tmp_path)
+        assert [r.kind for r in runs].count("base") == 1
+        assert len({r.configuration for r in runs if r.config}) >= at_least
+    with pytest.raises(TautError, match="did you mean 'front'"):
+        load_sweep("frnt")
+
+
+def test_the_live_table_holds_every_run(tmp_path, stand_in):
+    from rich.console import Console
+
+    runs = {r.name: r for r in plan(load_sweep(str(tmp_path / "s.yaml"))[0], tmp_path / "out")}
+    jobs = [sweep_module.make_job(r) for r in runs.values()]
+    jobs[1].state, jobs[1].stage = "running", "train"
+    (tmp_path / "out/plain-s0").mkdir(parents=True)
+    row = {"step": 2, "accuracy": 0.75, "tokens": 33.0, "time/step": 30.0}
+    (tmp_path / "out/plain-s0/metrics.jsonl").write_text(json.dumps(row) + "\n")
+    console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(LiveBoard(runs, 1).table(jobs))
+    text = console.export_text()
+    for part in ("plain-s0", "2/4", "0.750", "33.0", "1:00", "laser-s1", "waiting", "0 of 5 runs done"):
+        assert part in text
+    board = Board(runs, 1)
+    board.look(jobs[1])
+    assert "about 7:00 left" in board.summary(jobs)  # 14 steps of 30 s
+
+
+@pytest.mark.slow
+def test_a_real_small_sweep_on_the_embedded_model(tmp_path):
+    file = sweep_file(tmp_path, """
+        base:
+          {recipe: overthinker, steps: 2, prompts: 4, sampling.samples: 4, sampling.max_tokens: 64, rollout.engine: transformers}
+        runs: {plain: {}, laser: {reward: {type: laser, target: 40, wrong: 0.0, format: false}}}
+        evaluation: {samples: 2, problems: 12}
+        """)  # fmt: skip
+    command = [sys.executable, "-m", "taut", "sweep", file, "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.strip().splitlines()[-1] == str(tmp_path / "out/front.png")
+    rows = {r["name"]: r for r in csv.DictReader((tmp_path / "out/front.csv").open())}
+    assert set(rows) == {"base", "plain", "laser"} and all(r["problems"] == "12" for r in rows.values())
+    again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert again.returncode == 0 and again.stdout.count("finished before") == 3
