@@ -129,7 +129,7 @@ def test_fractions_in_any_spelling(value, scale: int) -> None:
         assert verifier.verify(str(value), f"\\boxed{{{n + 1}/{d}}}").verdict is WRONG
 
 
-@given(st.text(max_size=40))
+@given(st.text(st.characters(exclude_characters="<"), max_size=40))
 @example("\x00\ud800{")
 def test_any_text_equals_itself_and_is_not_another(text: str) -> None:
     with Verifier() as verifier:
