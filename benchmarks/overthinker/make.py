@@ -1,7 +1,7 @@
 """Make the base checkpoint from nothing: `python -m benchmarks.overthinker.make [--out DIR] [--steps N] [--seed S]`.
 
-Supervised training on the teacher's traces, on one thread. Schedule, curriculum and thermostat hang on the step, never on
-the clock, so the same machine, torch version and step count give the same bits.
+Supervised training on the teacher's traces, on one thread. Schedule, curriculum and thermostat hang on the step, never
+on the clock, so the same machine, torch version and step count give the same bits.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def new_model(seed: int) -> PreTrainedModel:
 
 
 def is_drill(step: int, steps: int) -> bool:
-    """Whether the step trains on drills: at the start always, then every fourth, in the second half every seventh step."""
+    """Whether the step trains on drills: all at the start, then every fourth, in the second half every seventh."""
     if step < 0.12 * steps:
         return True
     return step % 4 == 0 if step < steps // 2 else step % 7 == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from transformers import PreTrainedModel
@@ -126,7 +126,7 @@ def sample(
     ids = torch.tensor([[IDS[PAD]] * (width - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
     options = {"do_sample": False} if greedy else {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
-    out = model.generate(
+    out = cast(Any, model).generate(
         input_ids=ids, attention_mask=mask, max_new_tokens=max_new,
         eos_token_id=IDS[EOS], pad_token_id=IDS[PAD], **options,
     )  # fmt: skip

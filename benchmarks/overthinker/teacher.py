@@ -1,8 +1,8 @@
 """The teacher: traces that solve a problem line by line, check again and again, and end with the right boxed answer.
 
 A trace is `<think>` passes `</think>\\boxed{answer}<eos>`. A pass works on a running total, one line a step
-("234+100=334"); its style says how much of an operand a line takes. Coarse lines are short and hard, fine lines are long
-and easy: that is the benchmark's front. Later passes ("Wait, ...") restate the problem and solve it another way: its
+("234+100=334"); its style says how much of an operand a line takes. Coarse lines are short and hard, fine ones long and
+easy: that is the benchmark's front. Later passes ("Wait, ...") restate the problem and solve it another way: its
 redundancy.
 """
 
