@@ -194,16 +194,16 @@ def uv_settings(pip: list) -> tuple:
 
 def create() -> list:
     """An empty environment; returns the pip to use on it."""
+    if importlib.util.find_spec("pip"):  # serves the new environment too, which saves unpacking one there
+        venv.create(VENV, with_pip=False)
+        return [sys.executable, "-m", "pip", "--python", str(PYTHON)]
     if importlib.util.find_spec("ensurepip"):
         venv.create(VENV, with_pip=True)
         return [str(PYTHON), "-m", "pip"]
-    if importlib.util.find_spec("pip"):  # Debian's Python without python3-venv: its own pip serves the new environment
-        venv.create(VENV, with_pip=False)
-        return [sys.executable, "-m", "pip", "--python", str(PYTHON)]
-    stop(f"{sys.executable} has neither ensurepip nor pip; install them (Debian: apt-get install python3-venv)")
+    stop(f"{sys.executable} has no pip; install it (Debian: apt-get install python3-pip)")
 
 
-def install(wanted: dict) -> None:
+def install(wanted: dict, lock: int) -> None:
     version = "{}.{}.{}".format(*sys.version_info[:3])
     with step(f"creating {VENV} with Python {version}"):
         if VENV.exists():
@@ -211,9 +211,9 @@ def install(wanted: dict) -> None:
         VENV.mkdir()
         RECORD.write_text(json.dumps({**wanted, "complete": False}), encoding="utf-8")
         pip = create()
-    quiet = ["--quiet", "--disable-pip-version-check"]
+    quiet = ["-qq", "--disable-pip-version-check"]  # errors are still printed
     with step("installing uv with pip"):
-        if call([*pip, "install", *quiet, "--constraint", CONSTRAINTS, "uv"]) != 0:
+        if call([*pip, "install", *quiet, "--constraint", CONSTRAINTS, "uv"], pass_fds=[lock]) != 0:
             stop("pip could not install uv; its message is above. `pip config list` shows the indexes it asked")
     environment, options = uv_settings(pip)
     if wanted["device"] == "cpu":
@@ -224,7 +224,7 @@ def install(wanted: dict) -> None:
     with step(f"installing Taut and what it needs ({', '.join(wanted['extras'])}; {wanted['device']})"):
         constraints = ["--constraint", CONSTRAINTS, "--build-constraint", CONSTRAINTS]
         uv = [VENV / "bin" / "uv", "pip", "install", "--python", PYTHON, *constraints, *options]
-        if call([*uv, "--editable", project], cwd=ROOT, env=environment) != 0:
+        if call([*uv, "--editable", project], cwd=ROOT, env=environment, pass_fds=[lock]) != 0:
             stop(f"uv could not fill {VENV}; its message is above. When the cause is mended, call bootstrap.py again")
     if wanted["device"] == "cpu" and any(VENV.glob("lib/*/site-packages/nvidia")):
         say(
@@ -242,7 +242,7 @@ def ensure() -> None:
         say(f"vLLM is left out and the transformers engine is used: {wanted['no_vllm']}")
     if is_ready(wanted):
         return
-    lock = os.open(ROOT, os.O_RDONLY)
+    lock = os.open(ROOT, os.O_RDONLY)  # handed to the installers too: one that outlives a killed bootstrap.py holds it
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -262,7 +262,7 @@ def ensure() -> None:
             why = f"is out of date ({', '.join(changed)})" if made.get("complete") else "was not finished"
             say(f"the environment {why}: making it again")
         start = time.monotonic()
-        install(wanted)
+        install(wanted, lock)
         say(f"environment ready after {time.monotonic() - start:.1f} s")
     finally:
         os.close(lock)
