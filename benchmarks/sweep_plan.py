@@ -91,9 +91,9 @@ def plan(
     bases: dict[str, Planned] = {}
     for seed in sweep.seeds:
         for name, settings in sweep.runs.items():
-            requested = _lay(_lay(deepcopy(sweep.base), settings), {".".join(k): v for k, v in overrides}) | {
-                "seed": seed
-            }
+            requested: dict[str, Any] = {}
+            for layer in (sweep.base, settings, {".".join(k): v for k, v in overrides}, {"seed": seed}):
+                requested = _lay(requested, layer)
             folder = out / f"{name}-s{seed}"
             config = _resolved(requested, folder, name)
             evaluation = _evaluation(sweep, config, str(folder / "model"), folder)

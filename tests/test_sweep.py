@@ -12,13 +12,17 @@ import textwrap
 import time
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 
+from benchmarks import pareto
 from benchmarks import sweep as sweep_module
 from benchmarks.board import Board, Follower, LiveBoard
 from benchmarks.jobs import Job, Slot, Stage, run_jobs, slots, tail
 from benchmarks.sweep import main
-from benchmarks.sweep_plan import load_sweep, plan
+from benchmarks.sweep_plan import Planned, load_sweep, plan
 from rewards.errors import TautError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -41,7 +45,7 @@ def script_job(folder: Path, name: str, code: str, label: str = "train") -> Job:
     """A job of one Python script, done when it has written `<name>.done`."""
     done = folder / f"{name}.done"
     code = f"import os, sys, time, pathlib\ndone = pathlib.Path({str(done)!r})\n{code}"
-    return Job(name, [Stage(label, lambda: [sys.executable, "-c", code], done.exists)], folder / name / "log.txt")
+    return Job(name, [Stage(label, lambda: [sys.executable, "-S", "-c", code], done.exists)], folder / name / "log.txt")
 
 
 def test_every_job_runs_once_bound_to_its_core_and_what_is_done_is_skipped(tmp_path):
@@ -80,28 +84,32 @@ def test_stages_follow_each_other_and_a_failure_leaves_the_others_alone(tmp_path
 DRIVER = """
 import sys, pathlib
 sys.path.insert(0, {repository!r})
-from tests.test_sweep import script_job, Silent
-from benchmarks.jobs import run_jobs, Slot
+from benchmarks.jobs import Job, Slot, Stage, run_jobs
 folder = pathlib.Path({folder!r})
 code = '''
-import signal
+import os, pathlib, signal, sys, time
+folder = pathlib.Path({folder!r})
 def asked(*_):
-    with open({folder!r} + "/asked", "a") as f: f.write("x")
+    with (folder / "asked").open("a") as f: f.write("x")
     sys.exit(130)
 signal.signal(signal.SIGINT, asked)
-pathlib.Path({folder!r}, "pid").write_text(str(os.getpid()))
-pathlib.Path({folder!r}, "ready").touch()
+(folder / "pid").write_text(str(os.getpid()))
+(folder / "ready").touch()
 time.sleep(60)
 '''
-jobs = [script_job(folder, "j0", code), script_job(folder, "j1", "done.touch()")]
-print(run_jobs(jobs, [Slot()], Silent(), poll_s=.02), [j.state for j in jobs])
+class Silent:
+    def changed(self, job): pass
+    def tick(self, jobs): pass
+never = Stage("train", lambda: [sys.executable, "-S", "-c", code], lambda: False)
+jobs = [Job(name, [never], folder / "log.txt") for name in ("j0", "j1")]
+print(run_jobs(jobs, [Slot()], Silent(), poll_s=0.02), [j.state for j in jobs])
 """
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopping_asks_the_jobs_once_and_leaves_none_behind(tmp_path, how):
     text = DRIVER.format(repository=str(REPOSITORY), folder=str(tmp_path))
-    driver = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    driver = subprocess.Popen([sys.executable, "-S", "-c", text], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     wait_for(tmp_path / "ready")
     driver.send_signal(how)
     out = driver.communicate(timeout=30)[0]
@@ -152,7 +160,7 @@ def test_progress_follows_a_growing_file_a_torn_line_and_a_resume(tmp_path):
 
 SWEEP = """
 title: A test
-base: {steps: 4, sampling.max_tokens: 64}
+base: {steps: 4, sampling.max_tokens: 64, optim: {lr: 0.001}}
 runs:
   plain: {reward: {type: correct}}
   laser: {reward: {type: laser, target: 20}, optim.lr: 0.01}
@@ -161,55 +169,62 @@ evaluation: {samples: 2, problems: 30}
 labels: {laser: LASER T=20}
 """
 
-# Writes what `taut train` and `taut eval` write, as real processes; FAIL and STOP name the runs that end early.
+# Leaves what `taut train` and `taut eval` leave, in a real process that imports nothing heavy; FAIL and STOP name the
+# runs that end early. Evaluations are copied from those that the fixture made.
 STAND_IN = """
-import json, os, pathlib, sys, time
-sys.path.insert(0, {repository!r})
-import numpy as np, pyarrow as pa, pyarrow.parquet as parquet
+import json, os, pathlib, shutil, sys
 command, rest = sys.argv[1], sys.argv[2:]
-folder = pathlib.Path(__file__).parent
-(folder / "calls").open("a").write(" ".join([command, *rest]) + "\\n")
+here = pathlib.Path(__file__).parent
+with (here / "calls").open("a") as f:
+    f.write(" ".join([command, *rest]) + "\\n")
 pairs = dict(a.split("=", 1) for a in rest)
 if command == "train":
-    from trainers.config import load_config, to_yaml
     run = pathlib.Path(pairs.get("resume") or pairs["out"])
     if run.name in os.environ.get("FAIL", "").split(","):
         sys.exit("boom: " + run.name)
     if "resume" not in pairs:
-        (run / "config.yaml").write_text(to_yaml(load_config(rest)))
+        shutil.copy(pairs["recipe"], run / "config.yaml")
     for step in range(1, 5):
         with (run / "metrics.jsonl").open("a") as f:
-            f.write(json.dumps(dict(step=step, accuracy=.5, tokens=50.0, **{{"time/step": .01}})) + "\\n")
+            f.write(json.dumps({"step": step, "accuracy": 0.5, "tokens": 50.0, "time/step": 0.01}) + "\\n")
         if run.name in os.environ.get("STOP", "").split(","):
             sys.exit(1)
     (run / "model").mkdir(exist_ok=True)
-    (run / "model/config.json").write_text("{{}}")
-    (run / "status.json").write_text(json.dumps(dict(state="finished", step=4)))
+    (run / "model/config.json").write_text("{}")
+    (run / "status.json").write_text(json.dumps({"state": "finished", "step": 4}))
 else:
-    values = {{k: json.loads(v) for k, v in pairs.items()}}
-    from benchmarks.evaluate import load_evaluate_config
-    made = load_evaluate_config(rest).model_dump(mode="json", exclude={{"rollout", "out"}})
-    out = pathlib.Path(values["out"]); out.parent.mkdir(exist_ok=True)
-    n, k = values["problems"], values["samples"]
-    rng = np.random.default_rng(len(out.parent.name))
-    laser = "laser" in str(out)
-    table = pa.table(dict(problem_id=np.repeat([f"p{{i}}" for i in range(n)], k), level=["1"] * (n * k),
-        sample_id=np.arange(n * k), length=rng.integers(1, 40 if laser else 100, n * k),
-        verdict=rng.integers(0, 2, n * k), truncated=[False] * (n * k), reason=[""] * (n * k), text=[""] * (n * k)))
-    parquet.write_table(table.replace_schema_metadata(dict(taut=json.dumps(made))), out)
+    out = pathlib.Path(json.loads(pairs["out"]))
+    out.parent.mkdir(exist_ok=True)
+    shutil.copy(here / f"{out.parent.name}.{pairs['samples']}.parquet", out)
 """
+
+
+def write_evaluation(path: Path, run: Planned, samples: int) -> None:
+    """What `taut eval` would write for the run, with random numbers."""
+    assert run.evaluation is not None
+    made = run.evaluation.model_copy(update={"samples": samples}).model_dump(mode="json", exclude={"rollout", "out"})
+    n, rng = 30 * samples, np.random.default_rng(len(run.name))
+    table = pa.table({
+        "problem_id": np.repeat([f"p{i}" for i in range(30)], samples), "level": ["1"] * n, "sample_id": np.arange(n),
+        "length": rng.integers(1, 40 if "laser" in run.name else 100, n), "verdict": rng.integers(0, 2, n),
+        "truncated": [False] * n, "reason": [""] * n, "text": [""] * n,
+    })  # fmt: skip
+    parquet.write_table(table.replace_schema_metadata({"taut": json.dumps(made)}), path)
 
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
-    """main() with the stand-in as `taut`; returns (call, the commands that were run)."""
-    script = tmp_path / "stand_in.py"
-    script.write_text(STAND_IN.format(repository=str(REPOSITORY)))
-    (tmp_path / "s.yaml").write_text(SWEEP)
-    monkeypatch.setattr(sweep_module, "TAUT", (sys.executable, str(script)))
+    """main() with the stand-in as `taut`; returns (call, the commands that were run since the last look)."""
+    script, file, out = tmp_path / "stand_in.py", tmp_path / "s.yaml", tmp_path / "out"
+    script.write_text(STAND_IN)
+    file.write_text(SWEEP)
+    for run in plan(load_sweep(str(file))[0], out):
+        for samples in (2, 3):
+            write_evaluation(tmp_path / f"{run.name}.{samples}.parquet", run, samples)
+    monkeypatch.setattr(sweep_module, "TAUT", (sys.executable, "-S", str(script)))
 
     def call(*arguments: str) -> int:
-        return main([str(tmp_path / "s.yaml"), "--out", str(tmp_path / "out"), *arguments])
+        return main([str(file), "--out", str(out), *arguments])
 
     def calls() -> list[str]:
         lines = (tmp_path / "calls").read_text().splitlines() if (tmp_path / "calls").exists() else []
@@ -217,6 +232,12 @@ def stand_in(tmp_path, monkeypatch):
         return lines
 
     return call, calls
+
+
+@pytest.fixture
+def no_picture(monkeypatch):
+    """Numbers only: the picture is drawn in tests of its own."""
+    monkeypatch.setattr(pareto, "draw_picture", lambda *_: None)
 
 
 def test_a_sweep_ends_with_table_picture_and_report_and_is_not_made_twice(tmp_path, stand_in, capsys):
@@ -240,7 +261,7 @@ def test_a_sweep_ends_with_table_picture_and_report_and_is_not_made_twice(tmp_pa
 
 
 def test_a_failing_run_is_told_the_others_go_on_and_an_interrupted_one_is_resumed(
-    tmp_path, stand_in, capsys, monkeypatch
+    tmp_path, stand_in, no_picture, capsys, monkeypatch
 ):
     call, calls = stand_in
     monkeypatch.setenv("FAIL", "laser-s1")
@@ -257,7 +278,7 @@ def test_a_failing_run_is_told_the_others_go_on_and_an_interrupted_one_is_resume
     assert f"train resume={tmp_path / 'out/plain-s1'}" in made and sum(c.startswith("train") for c in made) == 2
 
 
-def test_a_selection_runs_alone_and_joins_what_is_finished(tmp_path, stand_in):
+def test_a_selection_runs_alone_and_joins_what_is_finished(tmp_path, stand_in, no_picture):
     call, calls = stand_in
     assert call("--runs", "plain", "seeds=[0]") == 0
     assert [c.split()[0] for c in calls()] == ["train", "eval"]
@@ -268,7 +289,7 @@ def test_a_selection_runs_alone_and_joins_what_is_finished(tmp_path, stand_in):
         call("--runs", "lasr")
 
 
-def test_another_setting_for_a_finished_run_is_refused(tmp_path, stand_in):
+def test_another_setting_for_a_finished_run_is_refused(stand_in, no_picture):
     call, _ = stand_in
     assert call("--runs", "plain", "seeds=[0]") == 0
     with pytest.raises(TautError, match=r"optim\.lr=0\.001, the sweep asks for 0\.5; choose another --out"):
@@ -276,7 +297,7 @@ def test_another_setting_for_a_finished_run_is_refused(tmp_path, stand_in):
     assert call("--runs", "plain", "seeds=[0]", "checkpoint.every=3") == 0
 
 
-def test_dry_run_starts_nothing(tmp_path, stand_in, capsys):
+def test_dry_run_starts_nothing(stand_in, capsys):
     call, calls = stand_in
     assert call("--dry-run") == 0 and calls() == []
     assert capsys.readouterr().out.splitlines() == [
