@@ -49,7 +49,7 @@ class SamplingPlan(Node):
         """The budget that prompts tell at this step (held-out tests and monitors use it too); None: none is told."""
         return None
 
-    def label(self, rollouts: Sequence[Rollout]) -> None:
+    def read_modes(self, rollouts: Sequence[Rollout]) -> None:
         """Set `mode` of each rollout from what it wrote, where the request did not decide it (AutoThink)."""
 
     def observe(self, batch: Batch, progress: Progress) -> None:

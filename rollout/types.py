@@ -78,7 +78,7 @@ class Rollout:
     versions: tuple[int, ...]
     text: str
     forced: int = 0
-    mode: str | None = None  # the request's, unless the plan reads it from the response (`SamplingPlan.label`)
+    mode: str | None = None  # the request's, unless the plan reads it from the response (`SamplingPlan.read_modes`)
     tags: frozenset[str] = frozenset()  # tags that the response opens and closes once, one after the other
     verdict: Verdict = Verdict.UNKNOWN
     reason: str = ""

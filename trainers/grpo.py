@@ -132,7 +132,7 @@ class Trainer:
         with phase("sample"):
             requests = self.requests(progress)
             rollouts = self.sampler.sample(requests)
-            plan.label(rollouts)
+            plan.read_modes(rollouts)
         with phase("verify"):
             self.sampler.judge(rollouts)
         with phase("policy"):  # before the reward, for rewards that read the policy's entropy
