@@ -48,6 +48,7 @@ class Trainer:
     def __init__(self, run: Run) -> None:
         config = run.config
         self.run, self.config, self.step_number, self.stop_asked = run, config, run.step, False
+        torch.manual_seed(config.seed)  # nothing of ours draws from torch; a model or a plug-in might
         self.problems = load_problems(locate(config.data))
         self.heldout = (
             load_problems(locate(config.heldout.data), config.heldout.problems) if config.heldout.data else []
