@@ -184,7 +184,8 @@ def write_reference(path: Path, problems: Sequence[Any], samples: Samples) -> No
         import pyarrow as pa
         import pyarrow.parquet as parquet
 
-        parquet.write_table(pa.Table.from_pylist(rows), temporary)
+        names = dict.fromkeys(name for row in rows for name in row)
+        parquet.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), temporary)
 
     write_atomically(path, write)
 

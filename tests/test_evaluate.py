@@ -1,0 +1,105 @@
+"""taut eval: settings that follow from the model, what is written, and what is refused."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as parquet
+import pytest
+
+from benchmarks.evaluate import level_table, load_evaluate_config, main, read_evaluation, write_reference
+from benchmarks.statistics import Samples
+from rewards.errors import TautError
+from rollout.types import Problem
+from trainers.config import recipe
+
+EMBEDDED = recipe("overthinker")
+
+
+def run_folder(tmp_path, model=True):
+    run = tmp_path / "run"
+    (run / ("model" if model else "checkpoints")).mkdir(parents=True)
+    (run / "config.yaml").write_text(
+        "prompt: {template: 'Q: {problem}'}\nrollout: {temperature: 0.6, engine: transformers}\n"
+        "sampling: {type: group, max_tokens: 77}\nheldout: {data: held.jsonl}\n"
+    )
+    return run
+
+
+def test_without_a_model_the_embedded_benchmark_is_measured():
+    config = load_evaluate_config([])
+    assert (config.model, config.data, config.max_tokens) == (EMBEDDED["model"], EMBEDDED["heldout"]["data"], 320)
+    assert config.prompt.template == "{problem}" and config.temperature == 1.0
+
+
+@pytest.mark.parametrize("inside", ["", "model"])
+def test_a_run_is_measured_as_it_was_trained(tmp_path, inside):
+    run = run_folder(tmp_path)
+    config = load_evaluate_config([f"model={run / inside}", "samples=8", "--temperature", "0.9"])
+    assert config.model == str(run / "model") and config.data == "held.jsonl"
+    assert (config.max_tokens, config.samples, config.temperature) == (77, 8, 0.9)
+    assert config.prompt.template == "Q: {problem}" and config.rollout.engine == "transformers"
+
+
+def test_a_foreign_model_takes_nothing_from_a_run(tmp_path):
+    config = load_evaluate_config([f"model={tmp_path}", "data=x.jsonl", "prompt.system=Be brief."])
+    assert config.prompt.template is None and config.prompt.system == "Be brief." and config.max_tokens == 1024
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["model=x"], "data: missing"),
+    (["sample=3"], "did you mean 'samples'"),
+    (["samples=0"], "samples.*greater than or equal to 1, got 0"),
+    (["--reference"], "--reference: a value is missing"),
+    (["temperature=-1"], "temperature"),
+])  # fmt: skip
+def test_bad_settings_are_named(arguments, message):
+    with pytest.raises(TautError, match=f"(?s){message}"):
+        load_evaluate_config(arguments)
+
+
+def test_an_unfinished_run_a_file_in_the_way_and_a_bad_reference_are_refused(tmp_path):
+    with pytest.raises(TautError, match="taut train resume="):
+        load_evaluate_config([f"model={run_folder(tmp_path, model=False)}"])
+    (tmp_path / "e.parquet").touch()
+    with pytest.raises(TautError, match="exists already"):
+        main([f"out={tmp_path / 'e.parquet'}"])
+    with pytest.raises(TautError, match=r"jsonl or \.parquet"):
+        main([f"out={tmp_path / 'f.parquet'}", "reference=r.csv"])
+
+
+@pytest.mark.parametrize("name", ["r.jsonl", "r.parquet"])
+def test_the_reference_is_a_data_file_with_accuracy_and_length(tmp_path, name):
+    from rollout.problems import load_problems
+
+    problems = [Problem("a", "1+1", "2", "1"), Problem("b", "2+2", "4", "1", extra={"topic": "sum"})]
+    samples = Samples(np.array(["a"] * 3 + ["b"]), np.array([10, 20, 99, 5]), np.array([1, 0, -1, -1]))
+    write_reference(tmp_path / name, problems, samples)
+    if name.endswith("jsonl"):
+        rows = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+    else:
+        rows = parquet.read_table(tmp_path / name).to_pylist()
+    first, second = rows
+    assert (first["reference_accuracy"], first["reference_length"], first["reference_samples"]) == (0.5, 15.0, 2)
+    assert second["reference_accuracy"] is None and second["topic"] == "sum"
+    assert load_problems(tmp_path / name)[0].extra["reference_length"] == 15.0
+
+
+def test_the_table_has_every_level_and_all():
+    samples = Samples(
+        np.array(["a", "b", "c"]), np.array([1, 2, 3]), np.array([1, 0, 1]), level=np.array(["1", "1", "2"])
+    )
+    lines = level_table(samples).splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["1", "2", "all"] and "0.667" in lines[-1]
+
+
+@pytest.mark.slow
+def test_evaluating_the_embedded_model_twice_gives_the_same_samples(tmp_path, capsys):
+    arguments = ["problems=12", "samples=2", "max_tokens=48", "rollout.engine=transformers"]
+    for name in ("a", "b"):
+        assert main([*arguments, f"out={tmp_path / name}.parquet"]) == 0
+    assert capsys.readouterr().out.strip().splitlines()[-1] == str(tmp_path / "b.parquet")
+    a, b = (parquet.read_table(tmp_path / f"{name}.parquet") for name in "ab")
+    assert a.column("token_ids") == b.column("token_ids")
+    samples, about = read_evaluation(tmp_path / "a.parquet")
+    assert len(samples) == 24 and samples.length.max() <= 48
+    assert (about["temperature"], about["samples"], about["max_tokens"]) == (1.0, 2, 48)
