@@ -50,7 +50,7 @@ def test_the_converted_folder_is_a_working_model(tmp_path: Path) -> None:
 
     out = smollm2.convert(tmp_path / "model", "bfloat16")
     tokenizer = load_tokenizer(out)
-    model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
     ends, disagreements = stop_ids(tokenizer, model.config, GenerationConfig.from_pretrained(out))
     assert tokenizer.convert_ids_to_tokens(ends) == ["<|im_end|>"]
     assert not disagreements
