@@ -132,7 +132,7 @@ class Board:
         """How many are done, and about how long the rest will take."""
         done = sum(j.state in ("finished", "failed") for j in jobs)
         left = self.left(jobs)
-        return f"{done} of {len(jobs)} runs done" + (f", about {clock(left)} left" if left is not None else "")
+        return f"{done} of {len(jobs)} runs done" + (f", about {clock(left)} left" if left else "")
 
     def left(self, jobs: Sequence[Job]) -> float | None:
         """Seconds until all jobs are done, from the steps left and the pace of those seen; None before the first step."""
@@ -168,12 +168,14 @@ class LiveBoard(Board):
 
         super().__init__(runs, places)
         self.live = Live(console=Console(), auto_refresh=False, transient=False)
+        self.jobs: Sequence[Job] = ()
 
     def __enter__(self) -> LiveBoard:
         self.live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.live.update(self.table(self.jobs), refresh=True)
         self.live.stop()
 
     def changed(self, job: Job) -> None:
@@ -188,6 +190,7 @@ class LiveBoard(Board):
 
     def tick(self, jobs: Sequence[Job]) -> None:
         """Draw the table, twice a second at most."""
+        self.jobs = jobs
         if time.monotonic() - self.told < 0.5:
             return
         self.told = time.monotonic()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -176,7 +177,7 @@ def _begin(job: Job) -> bool:
     command, slot = stage.command(), job._slot or Slot()
     job.log.parent.mkdir(parents=True, exist_ok=True)
     job._output = job.log.open("ab")
-    job._output.write(f"$ {' '.join(command)}\n".encode())
+    job._output.write(f"$ {shlex.join(command)}\n".encode())
     job._output.flush()
     job._process = subprocess.Popen(
         command,
