@@ -192,10 +192,12 @@ def _begin(job: Job) -> bool:
 
 
 def _prepare(slot: Slot) -> Callable[[], None]:
-    """What the child does before it becomes the command: bind itself, and die with us rather than go on unseen."""
+    """What the child does before it becomes the command: bind itself, hear SIGINT even where a shell's `&` made us deaf
+    to it, and die with us rather than go on unseen."""
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
 
     def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         if slot.core is not None:
             os.sched_setaffinity(0, {slot.core})
         if library is not None:

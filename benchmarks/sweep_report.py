@@ -60,7 +60,7 @@ def write_report(
         _section("By level", levels(configurations)),
         _section("Between seeds (standard deviation)", spread(points)),
         _section("Warnings", "\n".join(f"- {w}" for w in (*warnings, *missing))),
-        _section("Seconds", "\n".join(f"- {name}: {clock(s)}" for name, s in seconds.items() if s)),
+        _section("Wall time", "\n".join(f"- {name}: {clock(s)}" for name, s in seconds.items() if s)),
     ]
     (out / "report.md").write_text("\n\n".join(s for s in sections if s) + "\n", encoding="utf-8")
     print(f"{out / 'report.md'}\n{out / 'front.csv'}")
