@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ log = logging.getLogger("taut.rollout")
 
 # What vLLM's CPU attention can compute; any other head size fails at the first forward pass.
 CPU_HEAD_DIMS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+DIVERGED = "log-probs are not finite: the weights have diverged; go back to a checkpoint and lower the learning rate"
 CANARY_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}  # nats, largest gap of one token
 
 
@@ -43,7 +45,7 @@ class EngineConfig(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
     canary_tolerance: float | None = Field(default=None, gt=0, description="nats; None: 1e-4 in float32, 0.1 in bf16")
     deadline_s: float = Field(default=1800.0, gt=0, description="longest a Ray worker may take for one call")
-    core: int | None = Field(default=None, ge=0, description="CPU core of an in-process vLLM; None: the first")
+    core: int | None = Field(default=None, ge=0, description="run this process on one CPU core, one thread")
 
 
 class Engine(Protocol):
@@ -97,6 +99,8 @@ def make_engine(config: EngineConfig, model_path: str, stop_ids: Sequence[int]) 
         return RayPool(config, model_path, stop_ids)
     name, why = choose_engine(config, model_path)
     log.info("engine: %s (%s)", name, why)
+    if config.core is not None and not has_gpu():
+        _bind(config.core)
     if name == "vllm":
         from rollout.vllm_engine import VllmEngine
 
@@ -122,9 +126,9 @@ def choose_engine(config: EngineConfig, model_path: str) -> tuple[str, str]:
         return "vllm", "vLLM is installed and there is a GPU"
     if shutil.which("gcc") is None:
         return "transformers", "vLLM is installed, but on a CPU it compiles kernels and gcc is missing"
-    head_dim = _head_dim(model_path)
-    if head_dim is not None and head_dim not in CPU_HEAD_DIMS:
-        return "transformers", f"vLLM is installed, but cannot do head_dim={head_dim} on a CPU"
+    size = head_dim(model_path)
+    if size is not None and size not in CPU_HEAD_DIMS:
+        return "transformers", f"vLLM is installed, but cannot do head_dim={size} on a CPU"
     return "vllm", "vLLM is installed, on a CPU with gcc"
 
 
@@ -135,7 +139,7 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def resolve_dtype(config: EngineConfig) -> str:
+def resolve_dtype(config: EngineConfig) -> Literal["float32", "bfloat16"]:
     """ "float32" or "bfloat16": what `dtype=auto` means on this machine."""
     if config.dtype != "auto":
         return config.dtype
@@ -166,7 +170,18 @@ def check_request(prompts: Sequence[Prompt], temperature: float, limit: int, voc
             )
 
 
-def _head_dim(model_path: str) -> int | None:
+def _bind(core: int) -> None:
+    """Keep this process, a trainer in it included, on one core with one thread: more threads than cores cost 10x."""
+    import torch
+
+    allowed = os.sched_getaffinity(0)
+    if core not in allowed:
+        raise TautError(f"rollout.core={core}: this process may run on {sorted(allowed)} only; choose one of them")
+    os.sched_setaffinity(0, {core})
+    torch.set_num_threads(1)
+
+
+def head_dim(model_path: str) -> int | None:
     """Attention head size from config.json; None where it does not say."""
     try:
         config = json.loads((Path(model_path) / "config.json").read_text(encoding="utf-8"))

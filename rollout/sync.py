@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from rewards.errors import TautError
 from rollout.engine import Engine
 
@@ -36,7 +38,7 @@ def sync(
     want = trainer_score(canary.ids)
     worst = 0.0
     for worker, got in enumerate(engine.score_all(canary.ids)):
-        gap = max((abs(a - b) for a, b in zip(got, want, strict=True)), default=0.0)
+        gap = float(np.max(np.abs(np.subtract(got, want)), initial=0.0))
         if not gap <= engine.canary_tolerance:  # NaN is no agreement either
             raise TautError(
                 f"weight sync: worker {worker} of engine {engine.name} is {gap:.3g} nats from the trainer on the canary at "

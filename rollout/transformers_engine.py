@@ -19,7 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from rewards.errors import TautError
-from rollout.engine import CANARY_TOLERANCE, EngineConfig, check_request, has_gpu, resolve_dtype
+from rollout.engine import CANARY_TOLERANCE, DIVERGED, EngineConfig, check_request, has_gpu, resolve_dtype
 from rollout.types import Completion, Prompt
 
 SAMPLE_ELEMENTS = 1 << 24  # logits turned into probabilities at once: 128 MiB of float64
@@ -195,7 +195,7 @@ def sample(logits: Tensor, temperature: float, uniforms: Tensor) -> tuple[Tensor
     tokens = tokens.clamp(max=logits.shape[1] - 1)
     chosen = log_probs.gather(-1, tokens).squeeze(-1)
     if not bool(torch.isfinite(chosen).all()):
-        raise TautError("the model's logits are not finite: its weights have diverged; lower the learning rate")
+        raise TautError(f"engine transformers: {DIVERGED}")
     return tokens.squeeze(-1), chosen
 
 

