@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -16,12 +17,12 @@ class OptimConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    lr: float = Field(1e-6, ge=0)
+    lr: float = Field(default=1e-6, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    grad_clip: float | None = Field(1.0, gt=0)
-    warmup_steps: int = Field(0, ge=0)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    grad_clip: float | None = Field(default=1.0, gt=0)
+    warmup_steps: int = Field(default=0, ge=0)
     schedule: Literal["constant", "linear"] = "constant"
 
 
@@ -69,23 +70,25 @@ class MasterAdamW(torch.optim.AdamW):
         return [(p, m) for p, m in zip(self.parameters, self.masters, strict=True) if p is not m]
 
     @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """AdamW's step on the masters, which are then rounded into the parameters."""
+        out = super().step(closure)
+        for p, master in self.pairs():
+            p.copy_(master)
+        return out
+
+    @torch.no_grad()
     def update(self, lr: float, grad_clip: float | None) -> float:
         """One step with the gradients gathered since the last one, which are then cleared; gives their norm before
         clipping.
 
         A norm that is not finite leaves weights and moments as they were: the caller sees it in the value.
         """
-        norm = float(torch.nn.utils.get_total_norm([m.grad for m in self.masters if m.grad is not None]))
-        if torch.isfinite(torch.tensor(norm)):
-            if grad_clip is not None and norm > grad_clip:
-                for m in self.masters:
-                    if m.grad is not None:
-                        m.grad.mul_(grad_clip / norm)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.masters, float("inf") if grad_clip is None else grad_clip))
+        if math.isfinite(norm):
             for group in self.param_groups:
                 group["lr"] = lr
             self.step()
-            for p, master in self.pairs():
-                p.copy_(master)
         self.zero_grad(set_to_none=True)
         return norm
 

@@ -1,13 +1,13 @@
-"""The model that is trained: log-probs and entropies of responses, in chunks that never hold (tokens x vocabulary) at
-once.
+"""The model that is trained: log-probs and entropies of responses, never holding (tokens x vocabulary) of a batch.
 
 Sequences are padded on the right: attention is causal, so no real token ever sees padding and no attention mask is
-needed. The transformer body runs on the padded micro-batch; only response positions go through the head,
-`logit_chunk` at a time, and each chunk is computed again in the backward pass instead of being kept.
+needed. The transformer body runs on the padded micro-batch; only response positions go through the head, `logit_chunk`
+at a time, and each chunk is computed again in the backward pass instead of being kept.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +20,14 @@ from torch.utils.checkpoint import checkpoint
 from rewards.errors import TautError
 
 MAX_LOGITS = 2**27  # elements of one float32 chunk of logits (512 MiB): caps `logit_chunk` for large vocabularies
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class TokenPass:
     """What one pass says about B responses padded to the longest, T tokens.
 
-    mask (B, T) bool: real response tokens. log_prob (B, T) float32, nats, of softmax(logits / temperature).
+    mask (B, T) bool: real response tokens. log_prob (B, T) nats, float32, of softmax(logits / temperature).
     entropy (B, T): full vocabulary, nats, at the temperature; entropy_untempered (B, T): at temperature 1.
     probes (B, K): log-probs of named tokens at named positions. Padding holds 0, an absent position NaN in `probes`.
     """
@@ -94,6 +94,7 @@ class Policy:
         backward. Raises TautError for a folder without config.json or weights, and for a model whose logits are not
         its head's.
         """
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM
 
         folder = Path(path)
@@ -111,7 +112,7 @@ class Policy:
             raise TautError(f"model dtype {dtype!r} is unknown; use auto, {', '.join(DTYPES)}")
         try:
             model = AutoModelForCausalLM.from_pretrained(path, dtype=DTYPES[dtype], attn_implementation=attention)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise TautError(f"model {str(path)!r} cannot be loaded: {error}") from error
         model.to(torch.device(device))  # type: ignore[arg-type]
         policy = cls(model, logit_chunk)
@@ -138,12 +139,14 @@ class Policy:
         entropy: bool = False,
         entropy_untempered: bool = False,
         grad: bool = False,
+        entropy_grad: bool = True,
         probes: Sequence[tuple[int, int]] = (),
     ) -> TokenPass:
         """Log-probs of B responses given their prompts, (B, T) with T the longest response; see TokenPass.
 
-        grad: keep the graph of `log_prob`, `entropy` and `probes`. probes: K pairs (position in the response from 0,
-        token id). Raises ValueError for an empty prompt (its first response token would have no context).
+        grad: keep the graph of `log_prob`, `probes` and, with entropy_grad, `entropy` (without: cheaper for large
+        vocabularies). probes: K pairs (position in the response from 0, token id). Raises ValueError for an empty
+        prompt: its first response token would have no context.
         """
         if any(len(p) == 0 for p in prompt_ids):
             raise ValueError("an empty prompt: the first response token needs at least one token before it")
@@ -165,21 +168,19 @@ class Policy:
             hidden = self.body(input_ids=ids, use_cache=False)[0]
             flat = hidden[row, position.to(device) - 1]
             chunks = [
-                self._chunk(
-                    flat[i : i + self.chunk], target[i : i + self.chunk], temperature, entropy, entropy_untempered
-                )
-                for i in range(0, len(flat), self.chunk)
+                self._chunk(h, t, temperature, entropy, entropy_untempered, entropy_grad)
+                for h, t in zip(flat.split(self.chunk), target.split(self.chunk), strict=True)
             ]
 
             def spread(k: int) -> Tensor:
-                empty = torch.zeros(mask.shape, dtype=torch.float32, device=device)
-                return empty.index_put((row, column), torch.cat([c[k] for c in chunks])) if chunks else empty
+                flat = torch.cat([c[k] for c in chunks])
+                return flat.new_zeros(mask.shape).index_put((row, column), flat)
 
             return TokenPass(
                 log_prob=spread(0),
                 mask=mask,
                 entropy=spread(1) if entropy else None,
-                entropy_untempered=spread(2).detach() if entropy_untempered else None,
+                entropy_untempered=spread(2) if entropy_untempered else None,
                 probes=self._probes(hidden, starts, lengths, probes, temperature) if probes else None,
             )
 
@@ -195,13 +196,16 @@ class Policy:
     def save(self, path: str | Path, tokenizer: Any | None = None) -> None:
         """Write a Hugging Face folder (config, generation_config, safetensors, tokenizer) that transformers and vLLM
         load."""
-        self.model.save_pretrained(path)
+        folder = Path(path)
+        self.model.save_pretrained(folder)
         if tokenizer is not None:
-            tokenizer.save_pretrained(path)
+            tokenizer.save_pretrained(folder)
+        _readable_by_older_versions(folder)
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        """(n, V) float32 logits of n hidden states, as the model's own forward makes them."""
-        logits = self.head(hidden).float()
+        """(n, V) logits of n hidden states, float32 at least, as the model's own forward makes them."""
+        logits = self.head(hidden)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.logit_scale != 1:
             logits = logits * self.logit_scale
         if self.softcap:
@@ -209,19 +213,20 @@ class Policy:
         return logits
 
     def _chunk(
-        self, hidden: Tensor, target: Tensor, temperature: float, entropy: bool, untempered: bool
+        self, hidden: Tensor, target: Tensor, temperature: float, entropy: bool, untempered: bool, entropy_grad: bool
     ) -> tuple[Tensor, ...]:
         """(log_prob, entropy, untempered entropy) of n tokens, (n,) each, zeros where not asked for."""
 
         def compute(hidden: Tensor) -> tuple[Tensor, ...]:
             logits = self._logits(hidden)
-            tempered = logits if temperature == 1 else logits / temperature
-            log_p = torch.log_softmax(tempered, dim=-1)
-            none = log_p.new_zeros(len(target))
-            h = _entropy(log_p) if entropy else none
-            with torch.no_grad():
-                h1 = none if not untempered else _entropy(torch.log_softmax(logits, dim=-1))
-            return log_p.gather(-1, target[:, None])[:, 0], h, h1
+            log_p = torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
+            of_token = log_p.gather(-1, target[:, None])[:, 0]
+            h = h1 = of_token.new_zeros(len(target))
+            if entropy:
+                h = _entropy(log_p if entropy_grad else log_p.detach())
+            if untempered:
+                h1 = _entropy(torch.log_softmax(logits.detach(), dim=-1)) if temperature != 1 or not entropy else h
+            return of_token, h, h1.detach()
 
         if not torch.is_grad_enabled():
             return compute(hidden)
@@ -251,9 +256,9 @@ class Policy:
         """Raise TautError if head(body(ids)) are not the model's logits: then a chunked pass would train something
         else."""
         ids = torch.arange(4, device=self.device)[None] % self.head.weight.shape[0]
-        want = self.model(input_ids=ids, use_cache=False).logits[0].float()
+        want = self.model(input_ids=ids, use_cache=False).logits[0]
         got = self._logits(self.body(input_ids=ids, use_cache=False)[0][0])
-        if not torch.allclose(got, want, rtol=1e-2, atol=1e-2):
+        if not torch.allclose(got, want.to(got.dtype), rtol=1e-2, atol=1e-2):
             name = type(self.model).__name__
             raise TautError(
                 f"{name} changes its logits after the head in a way the chunked pass does not know; use another model"
@@ -262,3 +267,18 @@ class Policy:
 
 def _entropy(log_p: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum(-1)
+
+
+def _readable_by_older_versions(folder: Path) -> None:
+    """transformers 5 nests rope_theta and names a tokenizer class of its own; readers of version 4 know neither."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    theta = (config.get("rope_parameters") or {}).get("rope_theta")
+    if theta is not None and "rope_theta" not in config:
+        path.write_text(json.dumps({**config, "rope_theta": theta}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    path = folder / "tokenizer_config.json"
+    if path.is_file():
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if config.get("tokenizer_class") == "TokenizersBackend":
+            config["tokenizer_class"] = "PreTrainedTokenizerFast"
+            path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -19,8 +19,8 @@ class Grpo(GroupAdvantage):
     """
 
     type: Literal["grpo"] = "grpo"
-    ddof: int = Field(1, ge=0, le=1)
-    eps: float = Field(1e-6, ge=0)
+    ddof: int = Field(default=1, ge=0, le=1)
+    eps: float = Field(default=1e-6, ge=0)
 
     def of_group(self, rewards: Floats) -> Floats:
         """(n,) standardised rewards."""

@@ -35,15 +35,15 @@ class ClippedToken(Objective):
     """
 
     type: Literal["clipped_token"] = "clipped_token"
-    clip_low: float = Field(0.2, ge=0, lt=1)
-    clip_high: float = Field(0.2, ge=0)
-    dual_clip: float | None = Field(None, gt=1)
+    clip_low: float = Field(default=0.2, ge=0, lt=1)
+    clip_high: float = Field(default=0.2, ge=0)
+    dual_clip: float | None = Field(default=None, gt=1)
     aggregation: Aggregation = "token_mean"
-    constant_length: int | None = Field(None, gt=0)
-    kl_coef: float = Field(0.0, ge=0)
+    constant_length: int | None = Field(default=None, gt=0)
+    kl_coef: float = Field(default=0.0, ge=0)
     kl_estimator: Estimator = "k3"
     entropy_coef: float = 0.0
-    importance_cap: float | None = Field(None, gt=0)
+    importance_cap: float | None = Field(default=None, gt=0)
 
     @property
     def needs(self) -> frozenset[Need]:
