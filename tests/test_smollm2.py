@@ -11,6 +11,9 @@ import pytest
 
 from benchmarks import smollm2
 from rewards.errors import TautError
+from rollout.log import read_rollouts
+from taut import main
+from tests.runs import rows
 
 try:
     importlib.metadata.distribution(smollm2.PACKAGE)
@@ -66,3 +69,24 @@ def test_the_converted_folder_is_a_working_model(tmp_path: Path) -> None:
     ]
     assert tokenizer.decode(reply) == "The capital of France is Paris.<|im_end|>"
     assert not list(tmp_path.glob("*.part"))
+
+
+@needs_package
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_it_trains_on_gsm8k_checkpoints_and_resumes(tmp_path: Path) -> None:
+    model, run = smollm2.convert(tmp_path / "model", "float32"), tmp_path / "run"
+    data = Path(__file__).parent / "data" / "gsm8k_sample.jsonl"
+    arguments = [
+        f"model={model}", f"data={data}", f"out={run}", "recipe=dr_grpo", "prompts=2", "sampling.samples=2",
+        "sampling.max_tokens=48", "checkpoint.every=1", "checkpoint.keep=1", "steps=1", "rollout.engine=transformers",
+    ]  # fmt: skip
+    assert main(["train", *arguments]) == 0
+    assert main(["train", f"resume={run}", "steps=2"]) == 0
+    done = rows(run)
+    assert [row["step"] for row in done] == [1, 2] and all(row["mismatch_max"] < 1e-3 for row in done)
+    step = read_rollouts(run / "rollouts" / "step-000002.parquet")
+    assert all(text for text in step.columns["text"]) and set(step.batch.problem_id) <= {
+        f"gsm8k/train/{i}" for i in range(24)
+    }
+    assert (run / "model" / "model.safetensors").stat().st_size > 500e6
