@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -119,7 +119,6 @@ rollouts = st.lists(st.tuples(st.integers(0, 3), st.floats(-2, 2).map(lambda x: 
 named = st.sampled_from(NAMES)
 
 
-@settings(deadline=None)
 @given(named, rollouts, st.randoms(use_true_random=False))
 def test_order_does_not_matter(name: str, rows: list[tuple[int, float]], random) -> None:
     order = list(range(len(rows)))
@@ -131,7 +130,6 @@ def test_order_does_not_matter(name: str, rows: list[tuple[int, float]], random)
     assert np.array_equal(straight[order], shuffled), "bit for bit: groups are read in sample_id order"
 
 
-@settings(deadline=None)
 @given(named, rollouts, st.integers(0, 3), st.floats(-1e6, 1e6))
 def test_an_unknown_changes_nothing(name: str, rows: list[tuple[int, float]], group: int, reward: float) -> None:
     groups, total = (list(c) for c in zip(*rows, strict=True))
@@ -140,14 +138,12 @@ def test_an_unknown_changes_nothing(name: str, rows: list[tuple[int, float]], gr
     assert np.array_equal(without, with_it[:-1]) and with_it[-1] == 0
 
 
-@settings(deadline=None)
 @given(named, rollouts, st.floats(-10, 10))
 def test_shift_invariance(name: str, rows: list[tuple[int, float]], shift: float) -> None:
     groups, total = (np.array(c) for c in zip(*rows, strict=True))
     assert np.allclose(compute(name, groups, total), compute(name, groups, total + shift), atol=1e-6)
 
 
-@settings(deadline=None)
 @given(rollouts)
 def test_dr_grpo_and_rloo_add_up_to_zero(rows: list[tuple[int, float]]) -> None:
     groups, total = (np.array(c) for c in zip(*rows, strict=True))

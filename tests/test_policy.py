@@ -1,8 +1,7 @@
-"""The policy pass equals the naive full computation; micro-batches, weights, saving; the optimiser and its schedule."""
+"""The policy pass equals the naive full computation; micro-batches, weights, loading and saving."""
 
 from __future__ import annotations
 
-import copy
 import json
 import random
 from pathlib import Path
@@ -17,8 +16,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, GraniteConfig, Llam
 
 from rewards.errors import TautError
 from trainers.objectives import MiniBatch, build_objective
-from trainers.optim import OptimConfig, lr_at, make_optimizer
-from trainers.policy import Policy, TokenPass, micro_batches
+from trainers.policy import Policy, micro_batches
 
 SIZES: dict[str, Any] = {
     "vocab_size": 40,
@@ -43,7 +41,7 @@ def make(name: str = "tied", logit_chunk: int = 7, attention: str = "sdpa") -> P
     model = AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation=attention)
     with torch.no_grad():
         for p in model.parameters():
-            p.mul_(2)  # farther from uniform
+            p.mul_(1.5)  # farther from uniform
     return Policy(model, logit_chunk)
 
 
@@ -266,77 +264,3 @@ def test_logits_that_are_not_the_heads_are_refused() -> None:
     policy.model.forward = shifted
     with pytest.raises(TautError, match="Qwen3ForCausalLM changes its logits"):
         Policy(policy.model)
-
-
-def test_schedule() -> None:
-    config = OptimConfig(lr=1.0, warmup_steps=4, schedule="linear")
-    assert [lr_at(s, config, 8) for s in range(10)] == [0.25, 0.5, 0.75, 1.0, 1.0, 0.75, 0.5, 0.25, 0.25, 0.25]
-    assert [lr_at(s, OptimConfig(lr=2.0), 3) for s in range(4)] == [2.0] * 4
-    assert lr_at(0, OptimConfig(lr=1.0, warmup_steps=5, schedule="linear"), 3) == 0.2
-
-
-def loss_of(policy: Policy) -> Tensor:
-    out: TokenPass = policy.log_probs(*sequences(), grad=True)
-    return -out.log_prob.sum() / out.mask.sum()
-
-
-def test_optimizer_equals_adamw_and_clips() -> None:
-    config = OptimConfig(lr=1e-2, weight_decay=0.1, grad_clip=0.5)
-    mine, theirs = make(), make()
-    optimizer = make_optimizer(mine.model, config)
-    reference = torch.optim.AdamW(theirs.model.parameters(), lr=1.0, weight_decay=0.1)
-    for step in range(3):
-        lr = lr_at(step, config, 3)
-        loss_of(mine).backward()
-        norm = optimizer.update(lr, config.grad_clip)
-        loss_of(theirs).backward()
-        assert norm == pytest.approx(float(torch.nn.utils.clip_grad_norm_(theirs.model.parameters(), 0.5)), rel=1e-6)
-        reference.param_groups[0]["lr"] = lr
-        reference.step()
-        reference.zero_grad()
-        assert all(torch.equal(a, b) for a, b in zip(mine.weights().values(), theirs.weights().values(), strict=True))
-
-
-def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
-    policy = make()
-    optimizer = make_optimizer(policy.model, OptimConfig(lr=1.0))
-    before = {k: v.clone() for k, v in policy.weights().items()}
-    (loss_of(policy) * float("nan")).backward()
-    assert not torch.isfinite(torch.tensor(optimizer.update(1.0, 1.0)))
-    assert all(torch.equal(v, before[k]) for k, v in policy.weights().items()) and not gradients(policy)
-
-
-def test_bfloat16_weights_move_through_masters_and_resume() -> None:
-    """Steps of 1e-5 are lost in bfloat16; with masters they add up, and a resumed optimiser goes on bit for bit."""
-
-    def low() -> Policy:
-        policy = make()
-        policy.model.to(torch.bfloat16)
-        return policy
-
-    def train(policy: Policy, optimizer: Any, steps: int) -> None:
-        for _ in range(steps):
-            loss_of(policy).backward()
-            loss_of(policy).backward()  # accumulates in float32
-            assert all(p.grad is None for p in policy.model.parameters())
-            assert optimizer.update(1e-5, None) > 0
-
-    config = OptimConfig(lr=1e-5)
-    policy = low()
-    start = {k: v.clone() for k, v in policy.weights().items()}
-    optimizer = make_optimizer(policy.model, config)
-    train(policy, optimizer, 30)
-    moved = max(
-        float((m.detach() - start[k].float()).abs().max()) for k, m in zip(start, optimizer.masters, strict=True)
-    )
-    assert moved > 2.5e-4
-    assert all(torch.equal(p, m.to(p.dtype)) for p, m in optimizer.pairs())
-
-    other = low()
-    other.model.load_state_dict(policy.model.state_dict())
-    resumed = make_optimizer(other.model, config)
-    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    train(policy, optimizer, 5)
-    train(other, resumed, 5)
-    assert all(torch.equal(a, b) for a, b in zip(optimizer.masters, resumed.masters, strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(policy.weights().values(), other.weights().values(), strict=True))
