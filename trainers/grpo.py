@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rollout.sync import Canary, sync
 
 from rewards.base import Scores
 from rewards.batch import Batch
@@ -30,6 +29,7 @@ from rollout.problems import load_problems
 from rollout.prompts import PromptTemplate, load_tokenizer, stop_ids
 from rollout.sampler import Sampler, heldout_requests, to_batch
 from rollout.seeds import draw_order, generator
+from rollout.sync import Canary, sync
 from rollout.types import Request, Rollout
 from trainers import checkpoint
 from trainers.config import to_mapping
@@ -39,7 +39,7 @@ from trainers.optim import make_optimizer
 from trainers.policy import Policy
 from trainers.run import Run
 from trainers.sinks import numbers, open_sinks
-from trainers.update import Updater
+from trainers.update import Scored, Updater
 
 
 class Trainer:
@@ -143,7 +143,7 @@ class Trainer:
             scores = self._filter(batch, reward.score(batch, progress))
             advantage = config.advantage(batch, scores, progress)
         with phase("update"):
-            updated = self.updater.update(rollouts, batch, scores, advantage, old, progress.step)
+            updated = self.updater.update(Scored(rollouts, batch, scores, advantage, old), progress.step)
         reward.observe(batch, progress)
         plan.observe(batch, progress)
         with phase("sync"):

@@ -17,7 +17,7 @@ from rollout.types import Rollout
 from trainers.config import TrainConfig
 from trainers.objectives.data import MiniBatch
 from trainers.objectives.parts import Tally
-from trainers.optim import lr_at
+from trainers.optim import MasterAdamW, lr_at
 from trainers.policy import Policy, TokenPass, micro_batches
 
 PHASES = ("all", "think", "answer")
@@ -26,12 +26,24 @@ UNTEMPERED = frozenset(f"untempered_entropy_{phase}" for phase in PHASES)
 MEASURED = TEMPERED | UNTEMPERED | {"mean_log_prob"}  # batch columns that only a policy pass can fill in
 
 
+@dataclass(frozen=True)
+class Scored:
+    """A step's rollouts with what they earn. advantage: (N,) or (N, T). old: log-probs of the policy before this step's
+    updates by rollout (T_i,); None where the update's own pass gives them."""
+
+    rollouts: Sequence[Rollout]
+    batch: Batch
+    scores: Scores
+    advantage: np.ndarray
+    old: list[Tensor] | None
+
+
 @dataclass
 class Updater:
     """A policy, its optimiser and, for a KL term, a frozen reference. `think_end`: token id of `</think>`, if there is one."""
 
     policy: Policy
-    optimizer: torch.optim.Optimizer
+    optimizer: MasterAdamW
     config: TrainConfig
     reference: Policy | None = None
     think_end: int | None = None
@@ -62,53 +74,31 @@ class Updater:
             columns["entropy_temperature"] = [self.config.rollout.temperature] * len(rows)
         return columns, [r["log_prob"] for r in rows]
 
-    def update(
-        self,
-        rollouts: Sequence[Rollout],
-        batch: Batch,
-        scores: Scores,
-        advantage: np.ndarray,
-        old: list[Tensor] | None,
-        step: int,
-    ) -> dict[str, float]:
+    def update(self, scored: Scored, step: int) -> dict[str, float]:
         """Take `mini_batches` optimiser steps over the kept rollouts, whole groups each; the step's diagnostics.
 
         A mini-batch of which nothing is kept is skipped, so that momentum alone never moves the weights.
         """
-        config, tally = self.config, Tally()
+        config, batch, tally = self.config, scored.batch, Tally()
         lr = lr_at(step, config.optim, config.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        out: dict[str, float] = {"lr": lr, "loss": 0.0, "grad_norm": 0.0, "updates": 0}
+        losses, norms = [], []
         for groups in np.array_split(np.unique(batch.group), config.mini_batches):
-            rows = np.flatnonzero(np.isin(batch.group, groups) & scores.keep & (batch.length > 0))
-            if not len(rows):
-                continue
-            loss, norm = self._optimiser_step(rows, rollouts, batch, advantage, old, tally)
-            out["loss"] += loss
-            out["grad_norm"] += norm
-            out["updates"] += 1
-        for key in ("loss", "grad_norm"):
-            out[key] /= max(out["updates"], 1)
-        return out | tally.means()
+            rows = np.flatnonzero(np.isin(batch.group, groups) & scored.scores.keep & (batch.length > 0))
+            if len(rows):
+                losses.append(self._backward(rows, scored, tally))
+                norms.append(self.optimizer.update(lr, config.optim.grad_clip))  # not finite: nothing has moved
+        means = {name: float(np.mean(v)) if v else 0.0 for name, v in (("loss", losses), ("grad_norm", norms))}
+        return {"lr": lr, "updates": len(losses), **means, **tally.means()}
 
-    def _optimiser_step(
-        self,
-        rows: np.ndarray,
-        rollouts: Sequence[Rollout],
-        batch: Batch,
-        advantage: np.ndarray,
-        old: list[Tensor] | None,
-        tally: Tally,
-    ) -> tuple[float, float]:
-        config, objective = self.config, self.config.objective
-        chosen = [rollouts[i] for i in rows]
+    def _backward(self, rows: np.ndarray, scored: Scored, tally: Tally) -> float:
+        """Add up the gradient of one mini-batch, the rollouts at `rows`; its loss."""
+        objective, old = self.config.objective, scored.old
+        chosen, part = [scored.rollouts[i] for i in rows], scored.batch.take(rows)
         current = self._pass(self.policy, chosen, probes=True) if objective.whole_groups else None
         reference = self._pass(self.reference, chosen) if self.reference else None
-        part = batch.take(rows)
         data = MiniBatch.build(
             old_log_prob=[old[i] for i in rows] if old else [np.zeros(len(r.token_ids)) for r in chosen],
-            advantage=advantage[rows],
+            advantage=scored.advantage[rows],
             group=part.group,
             verdict=part.verdict,
             keep=np.ones(len(rows), dtype=bool),
@@ -121,11 +111,11 @@ class Updater:
             probes=torch.stack([r["probes"] for r in current]) if current and self.probe_ids else None,
             device=self.policy.device,
         )
-        plan = objective.plan(data)
-        self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
+        plan, total = objective.plan(data), 0.0
         for micro_rows in self._split(chosen):
-            out = self._forward(self.policy, [chosen[i] for i in micro_rows], probes=True, entropy=True, grad=True)
+            some = [chosen[i] for i in micro_rows]
+            wanted = "entropy" in objective.needs
+            out = self._forward(self.policy, some, probes=True, entropy=True, entropy_grad=wanted, grad=True)
             micro = data.micro(micro_rows, out.log_prob, out.entropy, out.probes)
             if old is None:  # on-policy: the old policy is this one
                 micro = dataclasses.replace(micro, old_log_prob=out.log_prob.detach())
@@ -133,12 +123,7 @@ class Updater:
             loss.backward()
             tally.add(diagnostics)
             total += float(loss.detach())
-        limit = config.optim.grad_clip if config.optim.grad_clip is not None else float("inf")
-        norm = float(torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), limit))
-        if np.isfinite(norm):
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return total, norm
+        return total
 
     def _split(self, rollouts: Sequence[Rollout]) -> list[list[int]]:
         return micro_batches([len(r.prompt_ids) + len(r.token_ids) for r in rollouts], self.config.micro_tokens)
