@@ -9,8 +9,8 @@
 The environment is the folder .venv beside this file, with everything pinned in constraints.txt: CUDA builds where
 there is an NVIDIA GPU, CPU builds elsewhere (then overrides.txt keeps out what exists for CUDA only). pip brings uv,
 uv brings the rest, from the indexes and local folders that pip is configured with. What was installed is written down
-in .venv/taut-bootstrap.json; while nothing it depends on has changed, a call installs nothing. An installation that
-was interrupted, or is out of date, is made again from nothing.
+in .venv/taut-bootstrap.json; while nothing it depends on has changed, a call installs nothing. Changed pins are
+installed on top; an environment made for another Python, place, device or choice, or not finished, is made again.
 
 Environment variables: TAUT_DEVICE=cpu or cuda overrules the look for a GPU; TAUT_VLLM=0 leaves vLLM out.
 """
@@ -43,6 +43,7 @@ from urllib.request import url2pathname
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
+OLD = ROOT / ".venv-old"
 PYTHON = VENV / "bin" / "python"
 RECORD = VENV / "taut-bootstrap.json"
 CONSTRAINTS = ROOT / "constraints.txt"
@@ -109,7 +110,7 @@ def why_no_vllm(gpu: bool) -> str:
 
 
 def plan() -> dict:
-    """All that the environment depends on: a change in any of it makes a new environment."""
+    """All that the environment depends on."""
     gpu = has_gpu()
     no_vllm = why_no_vllm(gpu)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -203,18 +204,26 @@ def create() -> list:
     stop(f"{sys.executable} has no pip; install it (Debian: apt-get install python3-pip)")
 
 
+def remove() -> None:
+    """Delete the environment; renamed first, so that a deletion which is cut short leaves no half of it in the way."""
+    with step("removing the old environment"):
+        if VENV.exists():
+            shutil.rmtree(OLD, ignore_errors=True)
+            VENV.rename(OLD)
+        shutil.rmtree(OLD)
+
+
 def install(wanted: dict, lock: int) -> None:
     version = "{}.{}.{}".format(*sys.version_info[:3])
     with step(f"creating {VENV} with Python {version}"):
-        if VENV.exists():
-            shutil.rmtree(VENV)
-        VENV.mkdir()
+        VENV.mkdir(exist_ok=True)
         RECORD.write_text(json.dumps({**wanted, "complete": False}), encoding="utf-8")
         pip = create()
-    quiet = ["-qq", "--disable-pip-version-check"]  # errors are still printed
     with step("installing uv with pip"):
-        if call([*pip, "install", *quiet, "--constraint", CONSTRAINTS, "uv"], pass_fds=[lock]) != 0:
-            stop("pip could not install uv; its message is above. `pip config list` shows the indexes it asked")
+        argv = [*pip, "install", "--quiet", "--disable-pip-version-check", "--constraint", str(CONSTRAINTS), "uv"]
+        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, pass_fds=[lock])
+        if done.returncode != 0:
+            stop(f"pip could not install uv; `pip config list` shows the indexes it asked\n{done.stdout}")
     environment, options = uv_settings(pip)
     if wanted["device"] == "cpu":
         options += ["--override", OVERRIDES]
@@ -227,9 +236,7 @@ def install(wanted: dict, lock: int) -> None:
         if call([*uv, "--editable", project], cwd=ROOT, env=environment, pass_fds=[lock]) != 0:
             stop(f"uv could not fill {VENV}; its message is above. When the cause is mended, call bootstrap.py again")
     if wanted["device"] == "cpu" and any(VENV.glob("lib/*/site-packages/nvidia")):
-        say(
-            "no CPU-only wheel of torch where pip looks: the ordinary build was installed, larger; it runs on a CPU too"
-        )
+        say("no CPU-only wheel of torch where pip looks: the ordinary build is installed, larger; it runs on a CPU too")
     RECORD.write_text(json.dumps({**wanted, "complete": True}, indent=1), encoding="utf-8")
 
 
@@ -251,16 +258,20 @@ def ensure() -> None:
             fcntl.flock(lock, fcntl.LOCK_EX)
         if is_ready(wanted):
             return
-        if VENV.is_symlink() or (VENV.exists() and not record()):
+        empty = not VENV.exists() or (VENV.is_dir() and not any(VENV.iterdir()))
+        if VENV.is_symlink() or not (empty or record()):
             stop(
                 f"{VENV} was not made by bootstrap.py (there is no {RECORD.name} in it). "
                 "Move it away or delete it, then call again"
             )
-        if VENV.exists():
-            made = record()
-            changed = [name for name in wanted if made.get(name) != wanted[name]] or ["its Python is gone"]
-            why = f"is out of date ({', '.join(changed)})" if made.get("complete") else "was not finished"
-            say(f"the environment {why}: making it again")
+        made = record()
+        changed = [name for name in wanted if made.get(name) != wanted[name]] or ["its Python is gone"]
+        if made.get("complete"):
+            say(f"the environment is out of date: {', '.join(changed)}")
+        elif made:
+            say("the environment was not finished")
+        if OLD.exists() or (made and not (made["complete"] and changed == ["pins"])):
+            remove()
         start = time.monotonic()
         install(wanted, lock)
         say(f"environment ready after {time.monotonic() - start:.1f} s")
