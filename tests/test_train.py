@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,7 +94,8 @@ def test_training_on_vllm_raises_the_reward_end_to_end(tmp_path: Path, capsys: p
     assert last < 0.95 * first, (first, last)  # the shaping shows within ten steps
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(run / "model"), AutoTokenizer.from_pretrained(run / "model")
+    model: Any = AutoModelForCausalLM.from_pretrained(run / "model")
+    tokenizer = AutoTokenizer.from_pretrained(run / "model")
     ids = tokenizer.apply_chat_template(
         [{"role": "user", "content": "7+5"}], add_generation_prompt=True, return_tensors="pt"
     )
