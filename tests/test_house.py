@@ -226,7 +226,7 @@ def checkout(tmp_path: Path) -> Path:
 
 def run_bootstrap(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(checkout / "bootstrap.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def test_a_foreign_environment_is_left_alone(checkout: Path):
