@@ -79,19 +79,18 @@ def test_ctrl_c_saves_and_says_how_to_resume(tmp_path: Path) -> None:
     assert_same_run(whole, stopped)
 
 
-def test_training_on_vllm_raises_the_reward_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_on_vllm_end_to_end(tmp_path: Path) -> None:
     pytest.importorskip("vllm")
     run = tmp_path / "run"
     options = ["prompts=8", "heldout.problems=60", "steps=10", "heldout.every=5", "rollout.engine=vllm"]
-    process = launch(
-        ["train", f"out={run}", *options, "reward=laser", "reward.target=40"], tmp_path / "log.txt", PRELOAD["vllm"]
-    )
+    harsh = "reward={type: sum, terms: [correct, {type: weight, weight: -4, term: linear_length}]}"
+    process = launch(["train", f"out={run}", *options, harsh], tmp_path / "log.txt", PRELOAD["vllm"])
     process.join()
     assert process.exitcode == 0, (tmp_path / "log.txt").read_text()
     done = rows(run)
-    assert len(done) == 10 and all(row["sync_gap"] < 1e-4 and row["mismatch_max"] < 1e-4 for row in done)
+    assert len(done) == 10 and all(row["sync_gap"] < 1e-4 and row["mismatch"] < 1e-5 for row in done)
     first, last = (sum(row["tokens"] for row in part) / 3 for part in (done[:3], done[-3:]))
-    assert last < 0.95 * first, (first, last)  # the shaping shows within ten steps
+    assert last < 0.8 * first, (first, last)  # a harsh penalty shows within ten steps
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model: Any = AutoModelForCausalLM.from_pretrained(run / "model")
