@@ -12,6 +12,8 @@ from benchmarks.overthinker import CHECKPOINT, LEVELS, generate, make_drill, mak
 from benchmarks.overthinker.teacher import MASKED, MAX_NEW
 from benchmarks.overthinker.tokenizer import TOKENS, decode, encode, prompt, write_tokenizer
 
+# A total, perhaps at the end of the line before, what is added to it, and the result: "+412\n-50=362".
+LINE = re.compile(r"(\d+)\n?([+-]\d+)=(?=(\d+))")
 FIRST_HELDOUT = [
     "L1:6-3",
     "L2:12+9-16",
@@ -77,7 +79,7 @@ def test_traces_end_right():
         assert encode(text) == trace.ids and len(trace.ids) == len(trace.kinds)
         assert len(trace.ids) - len(encode(prompt(row["problem"]))) <= MAX_NEW
         waits += "Wait," in text
-        for line in re.finditer(r"^(?:.*>)?(\d+)([+-]\d+)=(\d+)$", text, re.MULTILINE):
+        for line in LINE.finditer(text):
             if int(line[1]) + int(line[2]) != int(line[3]):
                 wrong += 1
                 at = len(encode(text[: line.start(3)]))
@@ -91,8 +93,7 @@ def test_single_pass_traces_and_drills_have_no_wrong_line():
     for trace in traces + [make_drill(rng) for _ in range(200)]:
         text = decode(trace.ids)
         assert "Wait" not in text
-        for a, b, c in re.findall(r"(\d+)([+-]\d+)=(\d+)$", text, re.MULTILINE):
-            assert int(a) + int(b) == int(c)
+        assert all(int(a) + int(b) == int(c) for a, b, c in LINE.findall(text))
 
 
 def test_tokenizer_round_trip_and_chat_template(tmp_path):

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from benchmarks.overthinker.problems import LEVELS, below, draw, generate, operands, split_of
-from benchmarks.overthinker.teacher import MAX_NEW, PLAIN, Trace, conclude, solve
+from benchmarks.overthinker.teacher import MAX_NEW, NEVER_WRONG, PLAIN, Trace, conclude, parts, solve
 from benchmarks.overthinker.tokenizer import EOS, IDS, PAD, decode, encode, prompt
 
 DEV_ROWS, DEV_WIDTH = 24, 352
@@ -77,7 +77,9 @@ def one_pass(style: str, rng: random.Random) -> Iterator[Trace]:
         trace = Trace()
         trace.add(prompt(problem) + "<think>")
         trace.kinds = [-1] * len(trace.ids)
-        conclude(trace, "So {}\n", solve(trace, operands(problem), style, 0.0, rng), PLAIN)
+        values = operands(problem)
+        cuts = [parts(abs(value), style, rng) for value in values[1:]]
+        conclude(trace, "So {}\n", solve(trace, values, cuts, NEVER_WRONG, rng), PLAIN)
         yield trace
 
 

@@ -1,9 +1,10 @@
 """The teacher: traces that solve a problem line by line, check again and again, and end with the right boxed answer.
 
-A trace is `<think>` passes `</think>\\boxed{answer}<eos>`. A pass works on a running total, one line a step
-("234+100=334"); its style says how much of an operand a line takes. Coarse lines are short and hard, fine ones long and
-easy: that is the benchmark's front. Later passes ("Wait, ...") restate the problem and solve it another way: its
-redundancy.
+A trace is `<think>` passes `</think>\\boxed{answer}<eos>`. A pass carries a running total through the operands, one operand a
+line ("234+178=412", then "-50=362"); its style says into how many parts an operand is cut ("234+100=334+70=404+8=412").
+Coarse parts are short and hard, fine ones long and easy: that is the benchmark's front. Later passes ("Wait, ...") restate
+the problem and solve it again: its redundancy. They are built to do no harm, or training would soon drop them: a fine pass
+is repeated as it was, a coarse one mostly checked by a fine one, and a mismatch is decided in the finest style.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from dataclasses import dataclass, field
 from benchmarks.overthinker.problems import below, operands
 from benchmarks.overthinker.tokenizer import EOS, encode, prompt
 
-# Token kinds. A result's kind is the number of parts (non-zero digits) of the operand its line takes.
+NEWLINE = "\n"
+
+# Token kinds. A result's kind is the number of parts (non-zero digits) of what is added.
 MASKED, PLAIN, DIRECT = -1, 0, 4  # kinds 1, 2, 3 are results; DIRECT is an answer without any line
 
 STYLES = ("direct", "whole", "rest", "digits", "mixed")
@@ -22,14 +25,15 @@ SINGLE_PASS = (0.04, 0.36, 0.14, 0.28, 0.18)
 MANY_PASSES = (0.04, 0.34, 0.12, 0.30, 0.20)
 PASSES: dict[int, tuple[float, ...]] = {
     1: (0.10, 0.25, 0.30, 0.20, 0.15),
-    2: (0.12, 0.30, 0.33, 0.20, 0.05),
-    3: (0.15, 0.40, 0.35, 0.10),
-    4: (0.22, 0.48, 0.30),
-    5: (0.30, 0.58, 0.12),
-    6: (0.40, 0.60),
+    2: (0.20, 0.40, 0.30, 0.10),
+    3: (0.22, 0.48, 0.30),
+    4: (0.28, 0.52, 0.20),
+    5: (0.34, 0.60, 0.06),
+    6: (0.42, 0.58),
 }
-RECHECK_FINEST = 0.75  # how often a re-check after a coarse pass is in the finest style
-FIRST_WRONG, SECOND_WRONG = 0.15, 0.05  # how often a coarse line of the first (second) pass is made wrong
+RECHECK_FINEST = 0.8  # how often a re-check after a coarse pass is in the finest style; else it repeats the pass
+# How often a result is made wrong: (coarse, one-part) in the first pass and in the second.
+FIRST_WRONG, SECOND_WRONG, NEVER_WRONG = (0.15, 0.01), (0.05, 0.01), (0.0, 0.0)
 MAX_NEW = 320  # longest trace, in tokens after the prompt: the benchmark's generation cap
 
 OPENINGS = (
@@ -75,7 +79,7 @@ def digits(value: int) -> list[int]:
 
 
 def parts(value: int, style: str, rng: random.Random) -> list[int]:
-    """What each line takes of an operand in the given style."""
+    """The parts an operand is cut into in the given style."""
     if style == "mixed":
         style = STYLES[1 + below(rng, 3)]
     if style == "digits":
@@ -96,24 +100,27 @@ def wrong_result(right: int, rest: list[int], rng: random.Random) -> int:
     return right + shift if ok else right
 
 
-def solve(trace: Trace, values: list[int], style: str, wrong: float, rng: random.Random) -> int:
-    """Append one pass over the operands and return its result; coarse results go wrong with probability `wrong`."""
+def solve(
+    trace: Trace, values: list[int], cuts: list[list[int]], wrong: tuple[float, float], rng: random.Random
+) -> int:
+    """Append one pass over the operands, each but the first cut into its parts, and return its result.
+
+    `wrong` is the probability that a coarse and that a one-part result is made wrong.
+    """
     total = values[0]
-    if style == "direct":
-        return wrong_result(sum(values), [], rng) if rng.random() < wrong else sum(values)
-    for index, value in enumerate(values[1:], start=2):
-        sign = 1 if value > 0 else -1
-        steps = parts(abs(value), style, rng)
-        for number, step in enumerate(steps):
+    trace.add(f"{total}")
+    for index, (value, steps) in enumerate(zip(values[1:], cuts, strict=True), start=2):
+        sign, mark = (1, "+") if value > 0 else (-1, "-")
+        trace.add(mark)
+        for number, step in enumerate(steps, start=1):
             size = len(digits(step))
             right = total + sign * step
-            result = right
-            if size > 1 and rng.random() < wrong:
-                result = wrong_result(right, [*(sign * later for later in steps[number + 1 :]), *values[index:]], rng)
-            trace.add(f"{total}{'+' if sign > 0 else '-'}{step}=")
-            # A wrong result is never learned; what follows from it is.
-            trace.add(f"{result}\n", size if result == right else MASKED)
-            total = result
+            total = right
+            if rng.random() < wrong[size == 1]:
+                total = wrong_result(right, [*(sign * later for later in steps[number:]), *values[index:]], rng)
+            trace.add(f"{step}=")
+            # A wrong result is never learned; what follows from it is. The next token ends the number: part of the result.
+            trace.add(f"{total}{mark if number < len(steps) else NEWLINE}", size if total == right else MASKED)
     return total
 
 
@@ -134,29 +141,35 @@ def attempt(problem: str, level: int, rng: random.Random, single: bool) -> Trace
     trace.add("<think>")
     passes = 1 if single else 1 + choose(rng, PASSES[level])
     style = STYLES[choose(rng, SINGLE_PASS if single else MANY_PASSES)]
-    claim = solve(trace, values, style, FIRST_WRONG if passes > 1 else 0.0, rng)
-    kind = PLAIN if style != "direct" else DIRECT if claim == answer else MASKED
+    wrong = FIRST_WRONG if passes > 1 else NEVER_WRONG
+    finest = [digits(abs(value)) for value in values[1:]]
+    if style == "direct":
+        cuts: list[list[int]] = []
+        claim = wrong_result(answer, [], rng) if rng.random() < wrong[0] else answer
+    else:
+        cuts = [parts(abs(value), style, rng) for value in values[1:]]
+        claim = solve(trace, values, cuts, wrong, rng)
+    kind = PLAIN if cuts else DIRECT if claim == answer else MASKED
     conclude(trace, "So {}\n", claim, kind)
     number, must_be_finest = 1, False
     while number < passes:
         number += 1
-        coarse = style != "digits"
-        if must_be_finest or (coarse and rng.random() < RECHECK_FINEST):
-            style = "digits"
-        else:
-            style = STYLES[1 + below(rng, 4)]
+        before = cuts
+        if must_be_finest or not cuts or rng.random() < RECHECK_FINEST:
+            cuts = finest
         trace.add(OPENINGS[below(rng, len(OPENINGS))])
         trace.add(f"{problem}\n")
-        # Two wrong passes in a row could agree, and the trace would end wrong.
-        wrong = SECOND_WRONG if number == 2 and claim == answer else 0.0
-        result = solve(trace, values, style, wrong, rng)
+        # Two wrong passes in a row could agree, and a wrong finest pass would outvote a right coarser one.
+        may_be_wrong = number == 2 and claim == answer and (cuts != finest or before == finest)
+        wrong = SECOND_WRONG if may_be_wrong else NEVER_WRONG
+        result = solve(trace, values, cuts, wrong, rng)
         if result == claim:
             conclude(trace, AGREE[below(rng, len(AGREE))], result, PLAIN)
             must_be_finest = False
         else:
             conclude(trace, DISAGREE[below(rng, len(DISAGREE))], result, PLAIN)
-            # The finest style decides a mismatch; any other calls for one more pass.
-            must_be_finest = style != "digits"
+            # A finest pass outvotes a coarser one; any other mismatch calls for one more pass.
+            must_be_finest = cuts != finest or before == finest
             passes = max(passes, number + must_be_finest)
         claim = result
     trace.add(f"</think>\\boxed{{{claim}}}{EOS}")
@@ -175,21 +188,24 @@ def make_trace(problem: str, level: int, rng: random.Random, single: bool = Fals
             return trace
 
 
-def make_drill(rng: random.Random, lines: int = 8) -> Trace:
-    """A chain of one-part lines without a problem; what is added is random, so only results and copies are trained."""
+def make_drill(rng: random.Random, lines: int = 10) -> Trace:
+    """A chain of one-part lines without a problem; what is added is random, so only results and copies are trained.
+
+    Half of the drills repeat the total at each line's start: copying it is what teaches the model where to look.
+    """
     places, top = ((2, 99), (3, 999), (3, 999))[below(rng, 3)]
+    repeat = below(rng, 2) == 1
     total = below(rng, top + 1)
     trace = Trace()
-    trace.add("<think>", MASKED)
-    trace.add(str(total), MASKED)
+    trace.add(f"<think>{total}", MASKED)
     for line in range(lines):
         while True:
             step = (1 + below(rng, 9)) * 10 ** below(rng, places) * (1 if below(rng, 2) else -1)
             if 0 <= total + step <= top:
                 break
-        if line:
+        if repeat and line:
             trace.add(str(total))
-        trace.add(f"{step:+d}=", MASKED)
         total += step
+        trace.add(f"{step:+d}=", MASKED)
         trace.add(f"{total}\n", 1)
     return trace
