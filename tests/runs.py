@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -20,6 +21,12 @@ SMALL = [
 ]  # fmt: skip
 
 
+# Imported once, in the server that every run is forked from.
+PRELOAD = ["trainers.grpo", "rollout.transformers_engine"]
+if importlib.util.find_spec("vllm"):
+    PRELOAD += ["rollout.vllm_engine", "vllm"]
+
+
 def _main(arguments: list[str], log: str) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
@@ -29,10 +36,10 @@ def _main(arguments: list[str], log: str) -> None:
     os._exit(main(arguments))  # as a console script would end, without the forkserver's clean-up
 
 
-def launch(arguments: list[str], log: Path, preload: list[str]) -> Any:
+def launch(arguments: list[str], log: Path) -> Any:
     """`taut ARGUMENTS` in a process of its own; heavy modules are imported once, in the server that it is forked from."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(preload)
+    context.set_forkserver_preload(PRELOAD)
     process = context.Process(target=_main, args=(arguments, str(log)))
     process.start()
     return process

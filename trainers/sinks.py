@@ -38,7 +38,7 @@ class _TensorBoard:
 
 class _Wandb:
     def __init__(self, run: Path, project: str, config: dict[str, Any]) -> None:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
 
         identifier = "".join(c if c.isalnum() else "-" for c in str(run.resolve()))[-64:]
         self.run = wandb.init(
