@@ -30,6 +30,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sysconfig
 import time
@@ -70,11 +71,15 @@ def step(doing: str):
 
 
 def call(argv: list, **options) -> int:
-    """The exit code of a command. Ctrl-C reaches the command as well: it is waited for, and only then passed on."""
+    """The exit code of a command. When this process is interrupted or ended, so is the command, and it is waited for."""
     child = subprocess.Popen([str(word) for word in argv], **options)
     try:
         return child.wait()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # Ctrl-C has reached the command as well
+        child.wait()
+        raise
+    except SystemExit:  # SIGTERM has not
+        child.send_signal(signal.SIGINT)
         child.wait()
         raise
 
@@ -373,6 +378,7 @@ def main(arguments: list) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
