@@ -38,6 +38,7 @@ INCIDENTAL = (
     "checkpoint.",
     "heldout.",
     "alarms.",
+    "micro_tokens",
     "rollout.workers",
     "rollout.deadline_s",
     "rollout.core",
