@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -22,6 +23,7 @@ from rewards.batch import Verdict
 from rewards.errors import TautError
 from rewards.verifier import Judgement, Verifier, check_gold, check_golds, extract, last_box
 from rewards.verifier.fast import number, tidy
+from rewards.verifier.verifier import _Process
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = Path(__file__).with_name("data") / "verifier_cases.jsonl"
@@ -105,7 +107,8 @@ def test_a_box_is_found_where_its_braces_balance(text: str) -> None:
     [("42", "42"), ("-3", "-3"), ("+7", "7"), ("1,234,567", "1234567"), ("1{,}000", "1000"), (r"1\,000", "1000"),
      ("0.50", "1/2"), (".5", "1/2"), ("5.", "5"), (r"\frac{3}{4}", "3/4"), (r"\frac34", "3/4"), (r"\dfrac{-3}{4}", "-3/4"),
      (r"-\frac{6}{8}", "-3/4"), ("6/8", "3/4"), (r"3\frac{1}{2}", "7/2"), ("3 1/2", "7/2"), (r"45^\circ", "45"),
-     ("½", "1/2"), ("−5", "-5"), ("٣", "3"), ("1,23", None), ("1 2", None), ("5x", None), ("1/0", None), ("", None)],
+     ("½", "1/2"), ("1e-5", "1/100000"), ("1.5e+3", "1500"),
+     (r"12,\!345", "12345"), ("−5", "-5"), ("٣", "3"), ("1,23", None), ("1 2", None), ("5x", None), ("1/0", None), ("", None)],
 )  # fmt: skip
 def test_numbers_are_exact(text: str, value: str | None) -> None:
     from fractions import Fraction
@@ -157,7 +160,9 @@ def test_labelled_cases(verifier: Verifier) -> None:
      ("7", "x=3=7"), ("5050", r"\sum_{k=1}^{100} k"), (r"\frac13", r"\int_0^1 x^2 dx"), ("6", r"\gcd(12,18)"),
      ("2x", r"\frac{d}{dx}x^2"), ("10", r"\binom{5}{2}"), ("5", "6 or 7"), ("7", r"\pm 7"), ("5", "0,1,2,3,4,5"),
      ("5", r"5\text{ million}"), ("B", "(A) or (B)"), ("x", "x+0.0000001"), ("0", "10^{-40}"), ("11", "1 1"),
-     ("5", "__import__('os').system('true')"), ("5", r"43 \text{ (not 5)}"), ("5", "?")],
+     ("5", "__import__('os').system('true')"), ("5", r"43 \text{ (not 5)}"), ("5", "?"),
+     ("5", "5^2"), ("x^2", "x"), ("5m", "5t"), ("5", "5 or six"),
+     ("5", r"5\text{ and }\frac{1}{2}"), ("x", "x+1")],
 )  # fmt: skip
 def test_known_false_accepts_are_refused(verifier: Verifier, gold: str, answer: str) -> None:
     judgement = verifier.verify(gold, f"\\boxed{{{answer}}}")
@@ -169,6 +174,7 @@ def test_known_false_accepts_are_refused(verifier: Verifier, gold: str, answer: 
     [("x+1", "1+x"), ("17", "34/2=17"), ("440", "437+3"), ("5", "x+y=5"), (r"\frac{\sqrt3}{3}", r"\frac{1}{\sqrt3}"),
      ("C", r"\text{(C) }42"), ("y=2x+3", "3+2x"), (r"(-\infty,3]", r"x\le 3"), ("1,2,3", "3,2,1"), ("i^2", "-1"),
      ("2^{2^{10}}", "2^{1024}"), (r"\text{ellipse}", "an Ellipse"), ("5", r"5\text{ cm}"), (r"\sqrt2", "√2"),
+     (r"12\text{ cm}^2", "12"), ("18", "18 dollars"), (r"\frac{1}{\sqrt2}c", r"\frac{c}{\sqrt2}"), ("E_{1},E_{2}", "E_2,E_1"),
      (r"\boxed{1} and \boxed{2}", "2,1"), ("10^{10^{10}}", "10^{10^{10}}"), (r"\mathbb{Z}_8", r"\mathbb{Z}_8")],
 )  # fmt: skip
 def test_other_spellings_are_right(verifier: Verifier, gold: str, answer: str) -> None:
@@ -188,7 +194,8 @@ def test_bombs_are_wrong_at_once(verifier: Verifier, answer: str) -> None:
     assert judgement.seconds < 0.5
 
 
-def test_a_hang_is_killed_and_costs_nobody_else(verifier: Verifier) -> None:
+def test_a_hang_is_killed_and_costs_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rewards.verifier.verifier.STARVED", 0.0)  # this machine may be a busy one
     with Verifier(timeout_s=1.5) as mine:
         assert mine.verify("x", r"\boxed{2x-x}").verdict is RIGHT
         (first,) = child_pids(mine)
@@ -198,6 +205,17 @@ def test_a_hang_is_killed_and_costs_nobody_else(verifier: Verifier) -> None:
         assert (judgement.verdict, judgement.reason) == (UNKNOWN, "timeout")
         assert gone(first, 1)
         assert mine.verify("x", r"\boxed{3x-2x}").verdict is RIGHT
+
+
+def test_a_process_without_a_core_is_given_time() -> None:
+    with Verifier(timeout_s=0.5) as mine:
+        mine.verify("x", r"\boxed{2x-x}")
+        (pid,) = child_pids(mine)
+        os.kill(pid, signal.SIGSTOP)
+        threading.Timer(1.5, os.kill, (pid, signal.SIGCONT)).start()
+        judgement = mine.verify("x", r"\boxed{3x-2x}")
+        assert judgement.verdict is RIGHT
+        assert judgement.seconds > 1
 
 
 def test_from_a_thread_and_from_an_event_loop() -> None:
@@ -217,7 +235,7 @@ def test_from_a_thread_and_from_an_event_loop() -> None:
     assert sorted(j.verdict for j in seen) == [UNKNOWN, RIGHT, RIGHT, RIGHT]
 
 
-def test_many_keep_their_order_on_several_workers() -> None:
+def test_many_keep_their_order_and_nothing_is_left_after_close() -> None:
     items = [(str(i), f"\\boxed{{{i}}}", "stop", False) for i in range(50)]
     items[7] = ("x", r"\boxed{2x-x}", "stop", False)
     items[8] = ("5", f"\\boxed{{{HANG}}}", "stop", False)
@@ -225,6 +243,10 @@ def test_many_keep_their_order_on_several_workers() -> None:
     items[10] = ("1", r"\boxed{1}", "length", False)
     with Verifier(workers=2, timeout_s=1.5) as mine:
         verdicts = [j.verdict for j in mine.verify_many(items)]
+        pids = child_pids(mine)
+        assert pids
+    assert all(gone(pid, 10) for pid in pids)
+    assert not child_pids(mine)
     assert verdicts == [RIGHT] * 8 + [UNKNOWN, WRONG, WRONG] + [RIGHT] * 39
 
 
@@ -248,6 +270,33 @@ def test_a_question_that_kills_a_fresh_process_is_unknown() -> None:
     assert judgement.reason.startswith("killed")
 
 
+def test_a_question_that_always_kills_is_asked_twice_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def die(process: _Process) -> dict[str, Any]:
+        assert process.child
+        asked.append(process.child.pid)
+        process.child.kill()
+        raise EOFError
+
+    with Verifier() as mine:
+        assert mine.verify("x", r"\boxed{2x-x}").verdict is RIGHT
+        monkeypatch.setattr(_Process, "_reply", die)
+        judgement = mine.verify("x", r"\boxed{3x-2x}")
+        assert (judgement.verdict, judgement.reason) == (UNKNOWN, "killed (exit status -9)")
+        assert len(set(asked)) == 2
+
+
+@pytest.mark.parametrize("answer", ["12+30", "(12+30)", r"6\cdot 7", "6*7", r"\frac{84}{1+1}", "42-", "5!-78", "+-42"])
+def test_arithmetic_that_is_left_to_the_reader_can_be_refused(answer: str) -> None:
+    with Verifier(arithmetic=False) as strict:
+        judgement = strict.verify("42", f"\\boxed{{{answer}}}")
+        assert (judgement.verdict, judgement.reason) == (WRONG, "arithmetic")
+        for right in ("42", "42.0", r"\frac{84}{2}", "x=42"):
+            assert strict.verify("42", f"\\boxed{{{right}}}").verdict is RIGHT
+        assert not child_pids(strict)
+
+
 def test_memory_is_limited_in_the_process() -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import worker\n"
@@ -257,15 +306,6 @@ def test_memory_is_limited_in_the_process() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, ROOT / "rewards/verifier"], capture_output=True, text=True)
     assert "'memory'" in done.stdout, done.stderr
-
-
-def test_nothing_is_left_after_close() -> None:
-    with Verifier(workers=2) as mine:
-        mine.verify_many([("x", r"\boxed{2x-x}", "stop", False), ("y", r"\boxed{2y-y}", "stop", False)])
-        pids = child_pids(mine)
-        assert pids
-    assert all(gone(pid, 2) for pid in pids)
-    assert not child_pids(mine)
 
 
 @pytest.mark.parametrize("busy", [False, True])
@@ -284,13 +324,15 @@ def test_no_orphan_when_the_parent_is_killed(busy: bool) -> None:
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    assert gone(pid, 6)
+    assert gone(pid, 60)  # seconds of a busy machine; the hang itself is ended after three of processor time
 
 
 def test_golds_that_cannot_be_verified() -> None:
-    assert check_golds(["42", "x+1", r"\text{yes}", "(1,2)", "C", r"m_{\max}=n^2"]) == [None] * 6
+    *good, bad = check_golds(["42", "x+1", r"\text{yes}", "(1,2)", "C", r"m_{\max}=n^2", r"\frac{1}{"])
+    assert good == [None] * 6
+    assert bad
+    assert "cannot parse" in bad
     assert "empty" in (check_gold(" $$ ") or "")
-    assert "cannot parse" in (check_gold(r"\frac{1}{") or "")
     assert "too large" in (check_gold("2+10^{10^{10}}") or "")
 
 
@@ -300,8 +342,8 @@ def test_an_unparseable_gold_is_unknown_not_wrong(verifier: Verifier) -> None:
 
 
 def test_settings_travel_and_nonsense_is_refused() -> None:
-    copy = pickle.loads(pickle.dumps(Verifier(2, 3.0, 1.5)))
-    assert (copy.workers, copy.timeout_s, copy.memory_gib) == (2, 3.0, 1.5)
+    copy = pickle.loads(pickle.dumps(Verifier(2, 3.0, 1.5, arithmetic=False)))
+    assert (copy.workers, copy.timeout_s, copy.memory_gib, copy.arithmetic) == (2, 3.0, 1.5, False)
     with pytest.raises(TautError, match="timeout_s=0"):
         Verifier(timeout_s=0)
 

@@ -19,6 +19,7 @@ _LAYOUT = re.compile(
     r"\\(?:left|right|displaystyle|textstyle|limits|nolimits|[bB]ig[lr]?)(?![A-Za-z])|(?<!\\)\\[!()\[\]]|\$|(?<=\d)\\,(?=\d)"
 )
 _SPACE = re.compile(r"(?<!\\)\\[,;: ]|~|\s+")
+_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\\!) ?(?=\d{3}(?!\d))")
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z])")  # an escape too many; in a matrix it would be a new row
 _SIDE = re.compile(r"\^([+-])(?=[^0-9A-Za-z(\\{.])")  # 3^- in a limit
 _AREA = re.compile(r"\\operatorname\{a((?:sin|cos|tan)h)\}|\\ar((?:sin|cos|tan)h)(?![A-Za-z])")
@@ -28,7 +29,7 @@ _LOOSE_SPACE = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])")
 
 _NUMBER = re.compile(
     r"(?P<sign>[+-]?)(?:"
-    r"(?P<decimal>(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)"
+    r"(?P<decimal>(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)(?P<power>[eE][+-]?\d{1,3})?"
     r"|(?P<whole>\d+(?= |\\))? ?\\frac(?:\{(?P<sign2>-?)(?P<num>\d+)\}|(?P<num1>\d))"
     r"(?: ?\{(?P<den>\d+)\}| ?(?P<den1>\d))"
     r"|(?:(?P<whole2>\d+) )?(?P<num2>\d+)/(?P<den2>\d+)"
@@ -43,7 +44,7 @@ def tidy(text: str) -> str:
     text = text.strip()
     if text.isalnum():
         return text
-    text = text.replace("\\$", "").replace("{,}", ",")
+    text = _THOUSANDS.sub("", text.replace("\\$", "")).replace("{,}", ",")
     if "\\\\" in text and "\\begin" not in text:
         text = _DOUBLED.sub(r"\\", text)
     text = _FRAC.sub(r"\\frac", _AREA.sub(r"\\arc\1\2", _SIDE.sub(r"^{\1}", _LAYOUT.sub("", text))))
@@ -83,7 +84,7 @@ def number(text: str) -> Fraction | None:
         return None
     part = match.groupdict()
     if part["decimal"]:
-        value = Fraction(part["decimal"].replace(",", "").rstrip(".") or "0")
+        value = Fraction(part["decimal"].replace(",", "").rstrip(".") + (part["power"] or ""))
     else:
         den = int(part["den"] or part["den1"] or part["den2"])
         if den == 0:

@@ -9,7 +9,8 @@
 | equations               | a name on the left is dropped (`x=5` is 5); each part of a chain must be right             |
 | brackets                | (1,2), [1,2] and a bare list 1,2 differ; {1,2} and 1,2 do not                              |
 | restatements            | an unevaluated sum, product, integral, limit, derivative, gcd, lcm or binomial is refused, |
-|                         | unless the gold has the same operator; finite arithmetic such as 437+3 is an answer        |
+|                         | unless the gold has the same operator; finite arithmetic such as 437+3 is an answer,       |
+|                         | but not for a verifier made with arithmetic=False                                          |
 | units, percent          | a unit on one side only is ignored; 50\\% is 50 and 0.5 (math-verify's reading)            |
 | size                    | values of more than 10,000 digits, very long or deep texts are refused                     |
 """
@@ -36,6 +37,7 @@ _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
 _WHOLE_TEXT = re.compile(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|mbox)\s*\{[^{}]*\}")
 _ARTICLE = re.compile(r"^(?:the|an?)\s+", re.IGNORECASE)
 _CHOICE = re.compile(r"(?:\(([A-J])\)|([A-J])(?:[.:)]|$))")
+_LITERALS = re.compile(r"(?:[\d\s.,+*/^!(){}-]|\\(?:cdot|times|div|frac)(?![A-Za-z]))*")
 _MAGNITUDE = re.compile(r"\b(dozen|hundred|thousand|million|billion|trillion)(?=s?\b)", re.IGNORECASE)
 _EQUALS = re.compile(r"(?<![<>!\\:])=")
 _ARITHMETIC = re.compile(
@@ -43,13 +45,18 @@ _ARITHMETIC = re.compile(
 )
 
 
-def decide(gold: str, answer: str) -> tuple[bool, str] | list[Pair]:
-    """(right, rule) where text or exact arithmetic decides; else the pairs that algebra must all find equal."""
+def decide(gold: str, answer: str, arithmetic: bool = True) -> tuple[bool, str] | list[Pair]:
+    """(right, rule) where text or exact arithmetic decides; else the pairs that algebra must all find equal.
+
+    Unless `arithmetic`, an answer of digits and operators that is not a number by itself is wrong.
+    """
     left, right = _gold(gold), _PREAMBLE.sub("", tidy(answer)).strip()
     decided = compare(normalise(left), normalise(right))
     questions: list[Pair] = []
     for pair in [] if decided else _sides(left, right):
         decided = _decide_pair(*pair)
+        if decided is None and not arithmetic and _LITERALS.fullmatch(pair[1]):
+            decided = False, "arithmetic"
         if decided is None:
             questions.append(pair)
         elif not decided[0]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import select
@@ -20,7 +21,9 @@ from rewards.errors import TautError
 from rewards.verifier.extract import extract
 from rewards.verifier.policy import decide, gold_text
 
-START_DEADLINE_S = 120.0
+START_DEADLINE_S = 300.0  # importing sympy takes half a second, and a minute on a machine that swaps
+STARVED = 0.2  # a process that got less than this share of a core until its deadline is given more time,
+PATIENCE = 10  # up to so many times the deadline
 MEMO_SIZE = 200_000
 _VERDICTS = {"correct": Verdict.CORRECT, "wrong": Verdict.WRONG, "unknown": Verdict.UNKNOWN}
 
@@ -39,16 +42,19 @@ class Verifier:
     """Judges responses; never hangs, whatever they hold. Use it as a context manager or call `close()`.
 
     workers: processes for symbolic comparisons, started when the first is needed. timeout_s: deadline of a comparison;
-    a process that overruns it is killed and replaced. memory_gib: address space of each process. Safe to call from
-    threads, event loops and Ray actors: it sets no signal handler and needs no `if __name__ == "__main__"`.
+    a process that overruns it is killed and replaced. memory_gib: address space of each process. arithmetic: whether
+    437+3 is an answer for 440; say no where the question is itself such arithmetic, or repeating it is paid for.
+    Safe to call from threads, event loops and Ray actors: it sets no signal handler and needs no `__main__` guard.
     """
 
-    def __init__(self, workers: int = 1, timeout_s: float = 5.0, memory_gib: float = 2.0) -> None:
+    def __init__(
+        self, workers: int = 1, timeout_s: float = 5.0, memory_gib: float = 2.0, arithmetic: bool = True
+    ) -> None:
         if workers < 1 or timeout_s <= 0 or memory_gib <= 0:
             raise TautError(
                 f"Verifier(workers={workers}, timeout_s={timeout_s}, memory_gib={memory_gib}): each must be positive"
             )
-        self.workers, self.timeout_s, self.memory_gib = workers, timeout_s, memory_gib
+        self.workers, self.timeout_s, self.memory_gib, self.arithmetic = workers, timeout_s, memory_gib, arithmetic
         self._memo: dict[tuple[str, str], tuple[Verdict, str]] = {}
         self._lock = threading.Lock()
         self._start()
@@ -106,14 +112,16 @@ class Verifier:
         self.close()
 
     def __reduce__(self) -> Any:  # travels to Ray actors as its settings
-        return Verifier, (self.workers, self.timeout_s, self.memory_gib)
+        return Verifier, (self.workers, self.timeout_s, self.memory_gib, self.arithmetic)
 
     def _needs_algebra(self, gold: str, response: str, finish_reason: str, thinking_open: bool) -> bool:
         answer = extract(response, finish_reason, thinking_open).answer
-        return answer is not None and (gold, answer) not in self._memo and isinstance(_decide(gold, answer), list)
+        if answer is None or (gold, answer) in self._memo:
+            return False
+        return isinstance(_decide(gold, answer, self.arithmetic), list)
 
     def _judge(self, gold: str, answer: str) -> tuple[Verdict, str]:
-        decided = _decide(gold, answer)
+        decided = _decide(gold, answer, self.arithmetic)
         if isinstance(decided, list):
             decided = self._algebra(decided)
         with self._lock:
@@ -147,11 +155,11 @@ class Verifier:
             self._idle.put(process)
 
 
-def _decide(gold: str, answer: str) -> tuple[Verdict, str] | list[tuple[str, str]]:
+def _decide(gold: str, answer: str, arithmetic: bool) -> tuple[Verdict, str] | list[tuple[str, str]]:
     """The verdict and its rule, or the pairs that algebra must find equal."""
     if len(answer) > 10 * (len(gold) + 1_000):
         return Verdict.WRONG, "too long"
-    decided = decide(gold, answer)
+    decided = decide(gold, answer, arithmetic)
     if isinstance(decided, list):
         return decided
     return (Verdict.CORRECT if decided[0] else Verdict.WRONG), decided[1]
@@ -183,7 +191,7 @@ class _Process:
         self.served += 1
         try:
             self._send(request)
-            reply = self._receive(self.timeout_s)
+            reply = self._reply()
         except TimeoutError:
             return Verdict.UNKNOWN, "timeout"
         except (OSError, EOFError):
@@ -193,6 +201,25 @@ class _Process:
             self.kill()
             raise
         return _VERDICTS[reply["verdict"]], reply["reason"]
+
+    def _reply(self) -> dict[str, Any]:
+        """The reply within the deadline; later only where the machine, not the question, was at fault."""
+        start, cpu = time.monotonic(), self._cpu_seconds()
+        while True:
+            try:
+                return self._receive(self.timeout_s)
+            except TimeoutError:
+                starved = self._cpu_seconds() - cpu < STARVED * self.timeout_s
+                if not starved or time.monotonic() - start > (PATIENCE - 1) * self.timeout_s:
+                    raise
+
+    def _cpu_seconds(self) -> float:
+        assert self.child
+        try:
+            fields = Path(f"/proc/{self.child.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:  # not Linux, or the process is gone: the deadline is the wall clock's
+            return math.inf
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _spawn(self) -> None:
         script = Path(__file__).with_name("worker.py")
@@ -241,7 +268,7 @@ class _Process:
         return json.loads(line)
 
     def kill(self) -> None:
-        child, self.child = self.child, None
+        child, self.child, self.served = self.child, None, 0
         if child:
             child.kill()
             child.wait()

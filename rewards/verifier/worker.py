@@ -7,36 +7,73 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
+TEXT = r"\\(?:text(?:rm|bf|it)?|mbox|mathrm|mathbf|mathit)\s*\{[^{}]*\}"
+WORDS = r"(?<=[\d}]) (?!.*\b(?:or|and|plus|minus|times|not)\b)[A-Za-z]{3,}(?: [A-Za-z]+)*"
+UNIT_TAIL = re.compile(rf"(?:\s*{TEXT}(?:{TEXT}|[\s/]|\^\{{?-?\d\}}?|\\cdot)*|{WORDS})$")
+
 
 def equal(gold: str, answer: str) -> tuple[str, str]:
-    """("correct" | "wrong" | "unknown", reason) of two tidied LaTeX texts, by math-verify and `exactly_equal`."""
-    from math_verify import verify
+    """("correct" | "wrong" | "unknown", reason) of two tidied LaTeX texts, by math-verify and `exactly_equal`.
+
+    Units are left out; then, since what looks like a unit can be a variable, the texts are compared as they are.
+    """
     from math_verify.grader import should_treat_as_complex
-    from sympy import Expr, Symbol, simplify
 
     real = None if should_treat_as_complex(gold) or should_treat_as_complex(answer) else True
-    left = parse(gold, real)
-    if left is None:
-        return "unknown", "gold unparseable"
-    right = parse(answer, real)
-    if right is None:
-        return "wrong", "answer unparseable"
+    tails = {text: unit(text) for text in (gold, answer)}
+    clash = all(tails.values()) and tails[gold][0].casefold() != tails[answer][0].casefold()
+    reason = "gold unparseable"
+    for plain in [without_unit, str] if any(tails.values()) and not clash else [str]:
+        left = parse(plain(gold), real)
+        if left is None:
+            continue
+        right = parse(plain(answer), real)
+        if right is not None and same(left, right):
+            return "correct", "symbolic"
+        reason = "answer unparseable" if right is None else "symbolic"
+    return ("unknown" if reason == "gold unparseable" else "wrong"), reason
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two sympy objects are equal; objects that do not go together are not."""
+    from math_verify import verify
+    from sympy import Expr, Symbol, simplify
+
     try:
-        same = verify(left, right, allow_set_relation_comp=True, timeout_seconds=None)
-        if not same and isinstance(left, Expr) and isinstance(right, Expr) and Symbol in (type(left), type(right)):
-            same = simplify(left - right) == 0  # math-verify compares a lone symbol by name only
-        same = same and exactly_equal(left, right)
+        found = verify(left, right, allow_set_relation_comp=True, timeout_seconds=None)
+        if not found and isinstance(left, Expr) and isinstance(right, Expr) and Symbol in (type(left), type(right)):
+            found = simplify(left - right) == 0  # math-verify compares a lone symbol by name only
+        return found and exactly_equal(left, right)
     except (MemoryError, RecursionError):
         raise
-    except Exception:  # sympy raises whatever it likes for objects that do not go together
-        return "wrong", "not comparable"
-    return ("correct" if same else "wrong"), "symbolic"
+    except Exception:  # sympy raises whatever it likes
+        return False
+
+
+def without_unit(text: str) -> str:
+    """The text without the unit at its end, in words or in \\text; unchanged where there is none."""
+    from latex2sympy2_extended.math_normalization import NormalizationConfig, normalize_latex
+
+    bare = UNIT_TAIL.sub("", text).rstrip()
+    if re.search(r"\\(?:text|mbox|math[a-z]+)(?![A-Za-z])", bare):  # words inside: cutting there would change the value
+        return text
+    return normalize_latex(bare or text, NormalizationConfig(units=True, boxed="none"))
+
+
+def unit(text: str) -> str:
+    """The last word of a text that ends with a unit, else ""."""
+    from latex2sympy2_extended.math_normalization import NormalizationConfig, normalize_latex
+
+    if without_unit(text) in (text, normalize_latex(text, NormalizationConfig(boxed="none"))):
+        return ""
+    return (re.findall(r"[A-Za-z]+", re.sub(r"\\[A-Za-z]+", "", text)) or [""])[-1]
 
 
 def parse(text: str, real: bool | None = True) -> Any:
@@ -47,21 +84,19 @@ def parse(text: str, real: bool | None = True) -> Any:
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
     from latex2sympy2_extended.math_normalization import NormalizationConfig, normalize_latex
 
-    for units in (True, False):  # stripping units can take away a needed letter
-        config = NormalizationConfig(units=units, malformed_operators=True, nits=True, boxed="none")
-        try:
-            read = latex2sympy(
-                normalize_latex(text, config),
-                is_real=real,
-                normalization_config=None,
-                conversion_config=ConversionConfig(lowercase_symbols=False),
-            )
-            return None if read is None else exact(read)
-        except (MemoryError, RecursionError):
-            raise
-        except Exception:  # the grammar raises bare Exceptions, and sympy whatever it likes
-            continue
-    return None
+    text = re.sub(r"(?<![A-Za-z\\])E(?=_)", r"\\mathrm{E}", text)  # the grammar knows E only as Euler's number
+    try:
+        read = latex2sympy(
+            normalize_latex(text, NormalizationConfig(malformed_operators=True, nits=True, boxed="none")),
+            is_real=real,
+            normalization_config=None,
+            conversion_config=ConversionConfig(lowercase_symbols=False),
+        )
+        return None if read is None else exact(read)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:  # the grammar raises bare Exceptions, and sympy whatever it likes
+        return None
 
 
 def exact(value: Any) -> Any:
@@ -99,7 +134,9 @@ def answer_request(request: dict[str, Any]) -> dict[str, Any]:
         if "answer" in request:
             verdict, reason = equal(request["gold"], request["answer"])
         else:
-            verdict, reason = ("correct", "") if parse(request["gold"]) is not None else ("unknown", "gold unparseable")
+            gold = request["gold"]
+            readable = parse(without_unit(gold)) is not None or parse(gold) is not None
+            verdict, reason = ("correct", "") if readable else ("unknown", "gold unparseable")
     except MemoryError:
         verdict, reason = "unknown", "memory"
     except RecursionError:
@@ -123,7 +160,7 @@ def main() -> None:
     os.dup2(null, 1)  # a library that prints must not write into the replies
     parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the kernel ends this process at the alarm, whoever holds the GIL
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the kernel ends this process at the timer, whoever holds the GIL
     pending = b""
 
     def send(reply: dict[str, Any]) -> None:
@@ -159,11 +196,11 @@ def main() -> None:
 def serve(
     receive: Callable[[], dict[str, Any] | None], send: Callable[[dict[str, Any]], None], timeout_s: float
 ) -> None:
-    """One reply a request. The alarm is the second line of defence: it holds when the parent is gone."""
+    """One reply a request. The timer of processor time is the second line of defence: it holds when the parent is gone."""
     while (request := receive()) is not None:
-        signal.setitimer(signal.ITIMER_REAL, timeout_s + 1.0)
+        signal.setitimer(signal.ITIMER_PROF, timeout_s + 1.0)
         reply = answer_request(request)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         send(reply)
 
 
