@@ -109,7 +109,10 @@ print(run_jobs(jobs, [Slot()], Silent(), poll_s=0.02), [j.state for j in jobs])
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopping_asks_the_jobs_once_and_leaves_none_behind(tmp_path, how):
     text = DRIVER.format(repository=str(REPOSITORY), folder=str(tmp_path))
-    driver = subprocess.Popen([sys.executable, "-S", "-c", text], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    driver = subprocess.Popen(
+        [sys.executable, "-S", "-c", text], stdout=subprocess.PIPE, text=True, cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where the tests run in the background
+    )  # fmt: skip
     wait_for(tmp_path / "ready")
     driver.send_signal(how)
     out = driver.communicate(timeout=30)[0]

@@ -9,8 +9,7 @@ Left out on purpose: asynchronous rollouts, sharded training (the policy fits on
 
 from __future__ import annotations
 
-import signal
-import threading
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -19,81 +18,44 @@ import torch
 
 from rewards.base import Scores
 from rewards.batch import Batch
-from rewards.errors import TautError
 from rewards.progress import Progress
-from rewards.verifier import Verifier
-from rollout.engine import make_engine
 from rollout.log import write_rollouts
-from rollout.paths import locate
-from rollout.problems import load_problems
-from rollout.prompts import PromptTemplate, load_tokenizer, stop_ids
-from rollout.sampler import Sampler, heldout_requests, to_batch
+from rollout.sampler import heldout_requests, to_batch
 from rollout.seeds import draw_order, generator
-from rollout.sync import Canary, sync
+from rollout.sync import sync
 from rollout.types import Request, Rollout
 from trainers import checkpoint
+from trainers.assemble import assemble, progress_at
 from trainers.config import to_mapping
 from trainers.console import Display
+from trainers.interrupt import Interruptible
 from trainers.monitor import alarms, rollout_metrics, score_metrics, zero_signal
-from trainers.optim import make_optimizer
-from trainers.policy import Policy
 from trainers.run import Run
 from trainers.sinks import numbers, open_sinks
-from trainers.update import Scored, Updater
+from trainers.update import Scored
 
 
 class Trainer:
     """A run and all that takes part in it. Rewards and plans keep their own state; the trainer saves and restores it."""
 
     def __init__(self, run: Run) -> None:
-        config = run.config
-        self.run, self.config, self.step_number, self.stop_asked = run, config, run.step, False
-        torch.manual_seed(config.seed)  # nothing of ours draws from torch; a model or a plug-in might
-        self.problems = load_problems(locate(config.data))
-        self.heldout = (
-            load_problems(locate(config.heldout.data), config.heldout.problems) if config.heldout.data else []
-        )
-        _disjoint(self.problems, self.heldout, config.heldout.data)
-        source = run.source / "model" if run.source else locate(config.model)
-        self.tokenizer = load_tokenizer(source)
-        self.policy = Policy.load(source, dtype=config.dtype)
-        reference = (
-            Policy.load(locate(config.kl_reference or config.model), dtype=config.dtype)
-            if "ref_log_prob" in config.objective.needs
-            else None
-        )
-        think_end = self.tokenizer.convert_tokens_to_ids("</think>")
-        self.updater = Updater(
-            policy=self.policy,
-            optimizer=make_optimizer(self.policy.model, config.optim),
-            config=config,
-            reference=reference,
-            think_end=None if think_end == self.tokenizer.unk_token_id else think_end,
-            probe_ids=tuple(
-                (position, _one_token(self.tokenizer, text)) for position, text in config.objective.probe_tokens
-            ),
-        )
-        if run.source and run.state:
-            self._restore(run.source, run.state)
-        stops, self.warnings = stop_ids(self.tokenizer, self.policy.model.config, self.policy.model.generation_config)
-        template = PromptTemplate(self.tokenizer, config.prompt.template, config.prompt.system)
-        self.engine = make_engine(config.rollout, str(source), stops)
-        self.sampler = Sampler(self.engine, template, Verifier(), stops, config.seed)
-        self.canary = Canary(
-            template.encode(template.render(self.problems[0], config.sampling.told_budget(self.progress())))
-        )
+        self.run, self.config, self.step_number = run, run.config, run.step
+        parts = assemble(run)
+        self.problems, self.heldout, self.warnings = parts.problems, parts.heldout, parts.warnings
+        self.tokenizer, self.updater, self.policy = parts.tokenizer, parts.updater, parts.updater.policy
+        self.sampler, self.engine, self.canary = parts.sampler, parts.sampler.engine, parts.canary
 
     def train(self) -> str:
         """Run to the last step; returns the final state, "finished" or "interrupted". Always leaves a resumable folder."""
         config, run = self.config, self.run
         sinks = open_sinks(config.log.sinks, run.path, config.log.project, to_mapping(config))
         run.status("running")
-        with Display(config.steps, self.step_number) as self.display, _interruptible(self):
+        with Display(config.steps, self.step_number) as self.display, Interruptible(self.display.say) as stop:
             self.display.say(self._banner())
             for warning in self.warnings:
                 self.display.warn(warning)
             self._sync()
-            while self.step_number < config.steps and not self.stop_asked:
+            while self.step_number < config.steps and not stop.asked:
                 start = time.perf_counter()
                 row, rollouts = self.step()
                 self.step_number += 1
@@ -111,7 +73,7 @@ class Trainer:
                 self.display.step(row, row["alarms"])
                 for sink in sinks:
                     sink.log(numbers(row), self.step_number)
-                if last or self.stop_asked or self.step_number % config.checkpoint.every == 0:
+                if last or stop.asked or self.step_number % config.checkpoint.every == 0:
                     self.save()
         for sink in sinks:
             sink.close()
@@ -171,9 +133,7 @@ class Trainer:
 
     def progress(self) -> Progress:
         """Where the run stands, as rewards and plans see it."""
-        config = self.config
-        here = Progress(self.step_number, config.steps, 1, config.seed)
-        return Progress(self.step_number, config.steps, config.sampling.cap(here), config.seed)
+        return progress_at(self.step_number, self.config)
 
     def requests(self, progress: Progress) -> list[Request]:
         """The step's requests: the next problems of the shuffled epochs, through the sampling plan."""
@@ -230,18 +190,6 @@ class Trainer:
         self.sampler.verifier.close()
         self.run.close()
 
-    def _restore(self, source: Path, state: dict[str, Any]) -> None:
-        try:
-            saved = torch.load(source / "trainer.pt", map_location="cpu", weights_only=True)
-            self.updater.optimizer.load_state_dict(saved["optimizer"])
-            torch.set_rng_state(saved["torch_rng"])
-            self.config.reward.load_state_dict(state["reward"])
-            self.config.sampling.load_state_dict(state["sampling"])
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise TautError(
-                f"{source}: not a checkpoint of this run ({error}); remove it, or start a new run"
-            ) from error
-
     def _filter(self, batch: Batch, scores: Scores) -> Scores:
         """Leave out the groups without signal where asked to; decided on raw verdicts, never on shaped rewards."""
         if not self.config.drop_zero_signal:
@@ -274,8 +222,6 @@ class Trainer:
 
     def _export(self) -> None:
         """RUN/model: the last weights as a Hugging Face folder, whole or not at all."""
-        import shutil
-
         final, temporary = self.run.path / "model", self.run.path / ".model.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         self.policy.save(temporary, self.tokenizer)
@@ -290,44 +236,6 @@ class Trainer:
             f"{config.model}: {size / 1e6:.2f} M parameters; {len(self.problems)} problems, {len(self.heldout)} held out; "
             f"engine {self.engine.name}; {config.prompts} x {config.sampling.samples} rollouts a step; {config.out} {where}"
         )
-
-
-class _interruptible:
-    """The first Ctrl-C lets the step end and saves; the second stops at once (the run then resumes from its last checkpoint)."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            self.before = signal.signal(signal.SIGINT, self._asked)
-
-    def _asked(self, *_: object) -> None:
-        if self.trainer.stop_asked:
-            raise KeyboardInterrupt
-        self.trainer.stop_asked = True
-        self.trainer.display.say("stopping after this step (Ctrl-C again: at once)")
-
-    def __exit__(self, *_: object) -> None:
-        if hasattr(self, "before"):
-            signal.signal(signal.SIGINT, self.before)
-
-
-def _disjoint(train: list[Any], heldout: list[Any], name: str | None) -> None:
-    shared = {p.id for p in train} & {p.id for p in heldout}
-    if shared:
-        raise TautError(
-            f"heldout.data={name}: {len(shared)} problems are also trained on, such as {sorted(shared)[0]!r}; take them out of one"
-        )
-
-
-def _one_token(tokenizer: Any, text: str) -> int:
-    ids = tokenizer.encode(text, add_special_tokens=False)
-    if len(ids) != 1:
-        raise TautError(
-            f"objective: {text!r} is {len(ids)} tokens in this tokenizer; a mode is named by a single token"
-        )
-    return ids[0]
 
 
 def train(run: Run) -> str:

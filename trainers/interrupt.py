@@ -1,0 +1,29 @@
+"""Ctrl-C: the first lets the step end and saves, the second stops at once. Either way the run can be resumed."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+
+
+class Interruptible:
+    """While it is entered, the first SIGINT sets `asked` and calls `say`; the second raises KeyboardInterrupt."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.asked, self._say = False, say
+
+    def __enter__(self) -> Interruptible:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if hasattr(self, "_before"):
+            signal.signal(signal.SIGINT, self._before)
+
+    def _on_signal(self, *_: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        self._say("stopping after this step (Ctrl-C again: at once)")
