@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from benchmarks.sweep_plan import Planned, SweepConfig
 
 
+PAIRED = (
+    "First minus second, paired. These standard errors are about other problems; what other training seeds would change is"
+    " not in them: see the deviation between seeds below."
+)
+
+
 def write_report(
     out: Path, sweep: SweepConfig, runs: Sequence[Planned], failed: Mapping[str, tuple[str, str]],
     seconds: Mapping[str, float], command: str,
@@ -54,9 +60,7 @@ def write_report(
         f"# {sweep.title}\n\n![accuracy against tokens](front.png)\n\n{under}.",
         f"`{command}`",
         _section("The front", shown, _method(reference or _reference(points))),
-        _section(
-            "Neighbours, from fewest tokens to most", neighbours(points, configurations), "First minus second, paired."
-        ),
+        _section("Neighbours, from fewest tokens to most", neighbours(points, configurations), PAIRED),
         _section("By level", levels(configurations)),
         _section("Between seeds (standard deviation)", spread(points)),
         _section("Warnings", "\n".join(f"- {w}" for w in (*warnings, *missing))),
@@ -112,7 +116,7 @@ def neighbours(points: Sequence[Point], configurations: Sequence[Configuration])
 
 
 def _differences(c: Comparison) -> tuple[str, str]:
-    return f"{c.accuracy.value:+.3f} ± {c.accuracy.se:.3f}", f"{c.tokens.value:+.1f} ± {c.tokens.se:.1f}"
+    return f"{c.accuracy.value:+.3f} ± {c.accuracy.se:.3f}", f"{c.tokens.value:+.2f} ± {c.tokens.se:.2f}"
 
 
 def levels(configurations: Sequence[Configuration]) -> str:
