@@ -1,6 +1,6 @@
 """Measure a model: k samples a problem at the training temperature, judged, with intervals over problems.
 
-taut eval model=runs/train/model samples=4 out=eval.parquet         # a run's model: prompt, data and cap as in the run
+taut eval model=runs/train/model samples=4 out=eval.parquet         # a run's model: prompt, data, cap and verifier as in the run
 taut eval model=FOLDER data=FILE.jsonl samples=8 max_tokens=2048    # any Hugging Face folder
 taut eval                                                           # the embedded benchmark's base model
 """
@@ -22,7 +22,7 @@ from benchmarks.tables import table
 from rewards.errors import TautError
 from rollout.engine import EngineConfig
 from rollout.paths import locate
-from trainers.config import PromptConfig, merge, parse_override, read_yaml, recipe, resolve, set_dotted
+from trainers.config import PromptConfig, VerifierConfig, merge, parse_override, read_yaml, recipe, resolve, set_dotted
 
 COLUMNS = ("problem_id", "level", "sample_id", "length", "verdict", "truncated", "reason", "text")
 REFERENCE_FORMATS = (".jsonl", ".parquet")
@@ -44,6 +44,7 @@ class EvaluateConfig(BaseModel):
     budget: int | None = Field(None, ge=1, description="told in the prompt, where its template has {budget}")
     prompt: PromptConfig = PromptConfig()
     rollout: EngineConfig = EngineConfig()
+    verifier: VerifierConfig = VerifierConfig()
     reference: str | None = Field(
         None, description="also write the problems with accuracy and mean length: a data file"
     )
@@ -93,7 +94,7 @@ def _defaults(model: str | None) -> dict[str, Any]:
 
 
 def _of_run(run: dict[str, Any], model: str) -> dict[str, Any]:
-    values: dict[str, Any] = {"model": model, "prompt": run.get("prompt") or {}, "rollout": run.get("rollout") or {}}
+    values: dict[str, Any] = {"model": model, **{key: run.get(key) or {} for key in ("prompt", "rollout", "verifier")}}
     data = (run.get("heldout") or {}).get("data")
     cap = (run.get("sampling") or {}).get("max_tokens")
     found = {"data": data, "max_tokens": cap if isinstance(cap, int) else None}
@@ -130,7 +131,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> Path
         f"at most {config.max_tokens} tokens, engine {engine.name}"
     )
     rollouts, began = [], time.monotonic()
-    with Verifier() as verifier:
+    with Verifier(**vars(config.verifier)) as verifier:
         sampler = Sampler(engine, template, verifier, stops, config.seed)
         try:
             chunk = max(

@@ -80,7 +80,7 @@ def assemble(run: Run) -> Parts:
     template = PromptTemplate(tokenizer, config.prompt.template, config.prompt.system)
     canary = template.render(problems[0], config.sampling.told_budget(progress_at(run.step, config)))
     engine = make_engine(config.rollout, str(source), stops)
-    sampler = Sampler(engine, template, Verifier(), stops, config.seed)
+    sampler = Sampler(engine, template, Verifier(**vars(config.verifier)), stops, config.seed)
     return Parts(problems, heldout, tokenizer, updater, sampler, Canary(template.encode(canary)), warnings)
 
 

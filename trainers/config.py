@@ -41,6 +41,17 @@ class PromptConfig(_Config):
     system: str | None = None
 
 
+class VerifierConfig(_Config):
+    """Verification: killable processes for what needs algebra, their deadline and memory, and what counts as an answer."""
+
+    workers: int = Field(default=1, ge=1)
+    timeout_s: float = Field(default=5.0, gt=0)
+    memory_gib: float = Field(default=2.0, gt=0)
+    arithmetic: bool = Field(
+        default=True, description="437+3 is an answer for 440; say no where the question is itself such arithmetic"
+    )
+
+
 class HeldoutConfig(_Config):
     """Tests during training, on problems that are not trained on, at the training temperature."""
 
@@ -92,6 +103,7 @@ class TrainConfig(_Config):
     sampling: AnyPlan = Field(default_factory=lambda: _PIECES["sampling"], validate_default=True)
     prompt: PromptConfig = PromptConfig()
     rollout: EngineConfig = EngineConfig()
+    verifier: VerifierConfig = VerifierConfig()
     optim: OptimConfig = OptimConfig()
     mini_batches: int = Field(default=1, ge=1, description="optimiser updates a step; groups stay whole")
     micro_tokens: int = Field(default=32768, ge=1, description="most padded tokens in one forward pass")
