@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,3 +113,13 @@ def test_locate(tmp_path: Path) -> None:
     assert locate(tmp_path) == tmp_path and locate("a/b") == Path("a/b")
     with pytest.raises(TautError, match="no installed package 'nopackage'"):
         locate("nopackage:x")
+
+
+def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rollout").mkdir()
+    (tmp_path / "rollout" / "__init__.py").touch()
+    home = Path(__file__).parents[1]
+    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(home)!r}]; import taut; taut.main(['methods'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 1 and f"'rollout' is found at {tmp_path / 'rollout'}" in done.stderr
+    assert "that folder is in the way" in done.stderr and "Traceback" not in done.stderr
