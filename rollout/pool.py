@@ -235,7 +235,7 @@ def _result(call: Any) -> tuple[Any, str | None]:
             raise error.cause from None
         return None, f"{type(error.cause).__name__}: {error.cause}"
     except RayError as error:  # died, unreachable, out of memory
-        return None, f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        return None, f"{type(error).__name__}: {str(error).strip().splitlines()[0].rstrip('.')}"
 
 
 def _connect(workers: int) -> bool:
@@ -247,23 +247,33 @@ def _connect(workers: int) -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 starves the workers on a shared machine
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its new default; silences a warning
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
-    else:
-        cores = len(os.sched_getaffinity(0))
-        ray.init(num_cpus=max(workers, cores), include_dashboard=False, **quiet)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if not os.environ.get("RAY_ADDRESS"):
+        options |= {"num_cpus": max(workers, len(os.sched_getaffinity(0))), "include_dashboard": False}
+    for attempts_left in (2, 1, 0):
+        try:
+            ray.init(**options)
+            break
+        except Exception as error:  # Ray raises a bare Exception when its processes are not up within 30 s
+            ray.shutdown()
+            if not attempts_left:
+                raise TautError(
+                    f"rollout.workers={workers}: Ray did not start ({error}); is the machine overloaded, or RAY_ADDRESS "
+                    "stale? rollout.workers=0 does without Ray"
+                ) from error
     return True
 
 
 def _gpus_each(workers: int) -> int:
-    """1 when the cluster has a GPU for each worker, 0 when it has none. Raises TautError for some, but too few."""
+    """1 when the cluster has a GPU for each worker, 0 when it has none. Raises TautError for a cluster too small."""
     import ray
 
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    if 0 < gpus < workers:
+    have = ray.cluster_resources()
+    cpus, gpus = int(have.get("CPU", 0)), int(have.get("GPU", 0))
+    if cpus < workers or 0 < gpus < workers:
         raise TautError(
-            f"rollout.workers={workers}: the Ray cluster has {gpus} GPU; set rollout.workers={gpus} or less"
+            f"rollout.workers={workers}: each takes a core, and a GPU where there are any, but the Ray cluster has {cpus} "
+            f"cores and {gpus} GPUs; set rollout.workers={min(cpus, gpus or cpus)} or less"
         )
     return 1 if gpus else 0
 
