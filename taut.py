@@ -56,6 +56,9 @@ def train(arguments: list[str]) -> int:
         state = run_training(run)
     except KeyboardInterrupt:
         state = "interrupted"
+    except Exception:
+        print(f"stopped by an error; once it is mended: taut train resume={path}", file=sys.stderr)
+        raise
     if state == "interrupted":
         print(f"interrupted; resume with: taut train resume={path}")
         return 130

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rollout.paths import locate
+from taut import main
 from tests.runs import SMALL, launch, rows
 
 pytestmark = pytest.mark.slow
@@ -51,3 +55,23 @@ def test_training_with_two_ray_actors_gives_the_numbers_of_one_process(tmp_path:
         assert one["loss"] == pytest.approx(
             two["loss"], rel=1e-3, abs=1e-5
         )  # log-probs to the rounding of other batches
+
+
+def test_a_response_longer_than_the_context_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(["train", f"out={run}", *SMALL, "rollout.engine=transformers", "sampling.max_tokens=100000"]) == 2
+    shown = capsys.readouterr().err
+    assert "max_tokens=100000 exceed the context" in shown and f"taut train resume={run}" in shown
+    assert json.loads((run / "status.json").read_text())["state"] == "failed"
+
+
+def test_a_model_folder_without_tokenizer_and_shared_problems_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(locate("benchmarks:overthinker/checkpoint"), model, ignore=shutil.ignore_patterns("tokenizer*"))
+    assert main(["train", f"out={tmp_path / 'a'}", *SMALL, "recipe=overthinker", f"model={model}"]) == 2
+    assert f"{model}: no tokenizer in this model folder" in capsys.readouterr().err
+    data = "benchmarks:overthinker/data/train.jsonl"
+    assert main(["train", f"out={tmp_path / 'b'}", *SMALL, f"heldout.data={data}"]) == 2
+    assert "8 problems are also trained on" in capsys.readouterr().err
