@@ -51,7 +51,7 @@ def test_a_batch_without_known_verdicts_has_no_accuracy() -> None:
 
 def test_it_counts_who_is_pushed_the_wrong_way() -> None:
     batch = to_batch(rollouts())
-    scores = Scores(np.zeros(6), {"correct": np.arange(6.0)}, batch.known)
+    scores = Scores(np.zeros(6), {"correct": np.linspace(0, 5, 6)}, batch.known)
     row = score_metrics(batch, scores, np.array([1.0, -1.0, 0.5, 9.0, -1.0, 0.0]))
     assert row["correct_pushed_down"] == 0.5 and row["wrong_pushed_up"] == 1 / 3
     assert row["reward/correct"] == np.mean([0, 1, 2, 4, 5]) and row["kept"] == 5 / 6

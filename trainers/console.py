@@ -58,7 +58,9 @@ class Display:
     def phase(self, name: str) -> Iterator[None]:
         """Show the phase and add its seconds to `seconds`."""
         if self.live:
-            self.live.update(Text(f"  step {self.done + 1}/{self.steps}  {name} ...  ETA {self.eta()}", style="dim"))
+            self.live.update(
+                Text(f"  step {min(self.done + 1, self.steps)}/{self.steps}  {name} ...  ETA {self.eta()}", style="dim")
+            )
         start = time.perf_counter()
         try:
             yield
