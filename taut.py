@@ -141,6 +141,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TautError as error:
         print(f"taut {parsed.command}: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `taut methods | head`: the reader has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 if __name__ == "__main__":
