@@ -57,7 +57,8 @@ def train(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         state = "interrupted"
     except Exception:
-        print(f"stopped by an error; once it is mended: taut train resume={path}", file=sys.stderr)
+        if run.rows:  # before the first step there is nothing to lose: the same command may be given again
+            print(f"stopped by an error; once it is mended: taut train resume={path}", file=sys.stderr)
         raise
     if state == "interrupted":
         print(f"interrupted; resume with: taut train resume={path}")

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,6 +36,9 @@ class EvaluateConfig(BaseModel):
     model: str = Field(description="a Hugging Face folder, or a run folder (then its final model)")
     data: str = Field(description="JSONL or parquet with id, problem, answer")
     out: str = Field("eval.parquet", description="one row a sample; must not exist yet")
+    unverifiable: Literal["refuse", "drop"] = Field(
+        default="refuse", description="problems whose gold answer the verifier cannot parse"
+    )
     problems: int | None = Field(None, ge=1, description="the first so many problems of the file; None: all")
     samples: int = Field(4, ge=1, description="responses a problem")
     temperature: float = Field(1.0, gt=0)
@@ -116,7 +119,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> Path
     from rollout.prompts import PromptTemplate, load_tokenizer, stop_ids
     from rollout.sampler import Sampler, heldout_requests, to_batch
 
-    problems = load_problems(locate(config.data), config.problems)
+    problems = load_problems(locate(config.data), config.problems, None, config.unverifiable)
     path = locate(config.model)
     tokenizer = load_tokenizer(path)
     stops, warnings = stop_ids(tokenizer, *_model_configs(path))

@@ -83,7 +83,11 @@ def run_folder(tmp_path: Path, *arguments: str) -> Run:
 
 
 def test_a_run_folder_is_taken_once(tmp_path: Path) -> None:
-    run = run_folder(tmp_path)
+    run_folder(tmp_path).close()
+    run = run_folder(tmp_path)  # the first has done nothing yet: the same command may be given again
+    with pytest.raises(TautError, match="another process is writing this run"):
+        run_folder(tmp_path)
+    run.log({"step": 1})
     with pytest.raises(TautError, match="holds a run already; go on with it"):
         run_folder(tmp_path)
     with pytest.raises(TautError, match="another process is writing this run"):

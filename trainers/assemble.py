@@ -51,9 +51,9 @@ def assemble(run: Run) -> Parts:
     """
     config = run.config
     torch.manual_seed(config.seed)  # nothing of ours draws from torch; a model or a plug-in might
-    problems = load_problems(locate(config.data))
+    problems = load_problems(locate(config.data), unverifiable=config.unverifiable)
     held = config.heldout
-    heldout = load_problems(locate(held.data), held.problems) if held.data else []
+    heldout = load_problems(locate(held.data), held.problems, None, config.unverifiable) if held.data else []
     if shared := {p.id for p in problems} & {p.id for p in heldout}:
         raise TautError(
             f"heldout.data={held.data}: {len(shared)} problems are also trained on, such as {sorted(shared)[0]!r}; "

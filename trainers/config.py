@@ -92,6 +92,9 @@ class TrainConfig(_Config):
 
     model: str = Field(description="a Hugging Face folder, or package:folder")
     data: str = Field(description="JSONL or parquet with id, problem, answer, or package:file")
+    unverifiable: Literal["refuse", "drop"] = Field(
+        default="refuse", description="problems whose gold answer the verifier cannot parse"
+    )
     out: str = Field(default="runs/train", description="the run folder; must not hold a run yet")
     steps: int = Field(default=100, ge=1)
     prompts: int = Field(default=16, ge=1, description="problems a step")

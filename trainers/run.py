@@ -49,9 +49,9 @@ class Run:
 
     @classmethod
     def start(cls, config: TrainConfig) -> Run:
-        """A new run. Raises TautError when `out` already holds one."""
+        """A new run. Raises TautError when `out` already holds one that has done a step."""
         path = Path(config.out)
-        if (path / "config.yaml").exists():
+        if checkpoint.steps(path) or _size(path / "metrics.jsonl"):
             raise TautError(
                 f"out={path}: holds a run already; go on with it (taut train resume={path}), or choose another `out`"
             )
@@ -129,6 +129,10 @@ class Run:
     def close(self) -> None:
         """Let another process have the folder."""
         self._lock.close()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def write_text(path: Path, text: str) -> None:
