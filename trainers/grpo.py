@@ -185,10 +185,9 @@ class Trainer:
             checkpoint.save(self.run.path, self.step_number, state, fill, config.checkpoint.keep)
 
     def close(self) -> None:
-        """Stop engine and verifier, and let go of the run folder."""
+        """Stop engine and verifier."""
         self.engine.close()
         self.sampler.verifier.close()
-        self.run.close()
 
     def _filter(self, batch: Batch, scores: Scores) -> Scores:
         """Leave out the groups without signal where asked to; decided on raw verdicts, never on shaped rewards."""
@@ -240,15 +239,15 @@ class Trainer:
 
 def train(run: Run) -> str:
     """Train a run to its end; see Trainer.train."""
-    trainer = Trainer(run)
+    trainer = None
     try:
+        trainer = Trainer(run)
         return trainer.train()
     except BaseException as error:
-        run.status(
-            "interrupted" if isinstance(error, KeyboardInterrupt) else "failed",
-            step=trainer.step_number,
-            error=str(error),
-        )
+        state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        run.status(state, step=trainer.step_number if trainer else run.step, error=str(error))
         raise
     finally:
-        trainer.close()
+        if trainer:
+            trainer.close()
+        run.close()
