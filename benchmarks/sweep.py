@@ -21,7 +21,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from benchmarks.board import make_board
 from benchmarks.jobs import Job, Stage, run_jobs, slots, tail
@@ -29,6 +29,7 @@ from benchmarks.sweep_plan import Planned, load_sweep, plan, train_arguments
 from benchmarks.sweep_report import write_report
 from rewards.errors import TautError
 from trainers.config import read_yaml, to_mapping
+from trainers.run import flat
 
 TAUT = (sys.executable, "-m", "taut")
 # Settings of a finished run that may differ from what the sweep asks for: they decide how it was done, not its numbers.
@@ -60,21 +61,13 @@ def _same_run(run: Planned) -> None:
     saved = run.folder / "config.yaml"
     if not saved.exists():
         return
-    before, now = _flat(read_yaml(saved)), _flat(to_mapping(run.config))
+    before, now = flat(read_yaml(saved)), flat(to_mapping(run.config))
     for key, value in now.items():
         if key in before and before[key] != value and not key.startswith(INCIDENTAL):
             raise TautError(
                 f"{saved}: this run was made with {key}={before[key]!r}, the sweep asks for {value!r}; "
                 f"choose another --out, or remove {run.folder}"
             )
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(values, dict):
-        return {prefix: values}
-    return {
-        k: v for key, value in values.items() for k, v in _flat(value, f"{prefix}.{key}" if prefix else key).items()
-    }
 
 
 def _train_command(run: Planned) -> list[str]:

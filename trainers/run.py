@@ -164,16 +164,15 @@ def _lock(path: Path) -> IO[str]:
     return file
 
 
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested configuration as one mapping with dotted keys."""
     if not isinstance(values, dict):
         return {prefix: values}
-    return {
-        k: v for key, value in values.items() for k, v in _flat(value, f"{prefix}.{key}" if prefix else key).items()
-    }
+    return {k: v for key, value in values.items() for k, v in flat(value, f"{prefix}.{key}" if prefix else key).items()}
 
 
 def _same_settings(saved: Any, now: dict[str, Any], source: Path) -> None:
-    before, after = _flat(saved), _flat(now)
+    before, after = flat(saved), flat(now)
     for key in sorted(before.keys() | after.keys()):
         if key != "out" and before.get(key) != after.get(key) and not key.startswith(CHANGEABLE):
             raise TautError(
