@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny
 
 from rewards.batch import Batch, Bools, Floats
+from rewards.bounds import Bounds
 from rewards.errors import TautError
 from rewards.progress import Progress
 from rewards.registry import Node, Registry
@@ -27,10 +28,32 @@ REWARDS = Registry(
         "keep": "rewards.gates:Keep",
         "rollout_gate": "rewards.gates:RolloutGate",
         "group_gate": "rewards.gates:GroupGate",
+        "normalise": "rewards.normalise:Normalise",
+        "constrained": "rewards.constrained:Constrained",
         "correct": "rewards.terms.correct:Correct",
         "linear_length": "rewards.terms.linear_length:LinearLength",
+        "truncation": "rewards.terms.truncation:Truncation",
         "laser": "rewards.terms.laser:Laser",
+        "laser_d": "rewards.terms.laser_d:LaserD",
+        "laser_de": "rewards.terms.laser_de:LaserDE",
         "arora_zanette": "rewards.terms.arora_zanette:AroraZanette",
+        "kimi": "rewards.terms.kimi:Kimi",
+        "mean_over_length": "rewards.terms.mean_over_length:MeanOverLength",
+        "shorter_better": "rewards.terms.shorter_better:ShorterBetter",
+        "hapo": "rewards.terms.hapo:Hapo",
+        "repetition": "rewards.terms.repetition:Repetition",
+        "l1_exact": "rewards.terms.l1:L1Exact",
+        "l1_max": "rewards.terms.l1:L1Max",
+        "cosine_length": "rewards.terms.cosine_length:CosineLength",
+        "soft_overlong": "rewards.terms.soft_overlong:SoftOverlong",
+        "alp": "rewards.terms.alp:Alp",
+        "dast": "rewards.terms.dast:Dast",
+        "o1_pruner": "rewards.terms.o1_pruner:O1Pruner",
+        "pear": "rewards.terms.pear:Pear",
+        "autothink": "rewards.terms.autothink:AutoThink",
+        "adaptive_deep_reasoning": "rewards.terms.adaptive_deep_reasoning:AdaptiveDeepReasoning",
+        "budget_curriculum": "rewards.terms.budget_curriculum:BudgetCurriculum",
+        "adaptthink": "rewards.terms.adaptthink:AdaptThink",
     },
 )
 
@@ -62,15 +85,19 @@ class Monitor:
 class Reward(Node):
     """What a rollout earns.
 
-    Class attributes: `reads`: optional batch columns; `own_scope`: how much it must see at once; `own_kind`: "whole" when
-    it already contains correctness. Subclasses fill in `compute`, and `_observe`, `state_dict`, `load_state_dict` when
-    they have state. `name` replaces the type in the breakdown.
+    Class attributes: `paper`: its number; `reads`: optional batch columns; `own_scope`: how much it must see at once;
+    `own_kind`: "whole" when it already contains correctness; `shorter_pays`: among correct rollouts of a group, all else
+    equal, the shorter never earns less; `state_version`: 0 without state, else a number to raise when the state changes its
+    meaning. Subclasses fill in `compute`, `bounds` where they can be known, and with state `_observe`, `_state`,
+    `_load_state`. `name` replaces the type in the breakdown.
     """
 
     registry: ClassVar[Registry] = REWARDS
     reads: ClassVar[frozenset[str]] = frozenset()
     own_scope: ClassVar[Scope] = "rollout"
     own_kind: ClassVar[Kind] = "term"
+    shorter_pays: ClassVar[bool] = False
+    state_version: ClassVar[int] = 0
 
     name: str | None = Field(
         default=None, pattern=r"^[\w.\-]+$", description="name in the breakdown; default: the type"
@@ -83,12 +110,22 @@ class Reward(Node):
     def score(self, batch: Batch, progress: Progress | None = None) -> Scores:
         """Scores of the batch. Pure. Rollouts with an unknown verdict are taken as absent: total 0 and keep False.
 
-        Raises TautError when the batch lacks a column in `needs`, or when a value is not finite.
+        Raises TautError when the batch lacks a column in `needs`, or groups; and when a value is not finite.
         """
         progress = progress or Progress(max_length=int(batch.max_tokens.max(initial=1)))
-        lacking = [column for column in sorted(self.needs) if getattr(batch, column) is None]
-        if lacking:
-            raise TautError(f"reward {self.title!r} needs the column(s) {', '.join(lacking)}, which this batch lacks")
+        for column in sorted(self.needs):
+            if getattr(batch, column) is None:
+                who = [path for path, node in self.walk() if column in node.own_needs]
+                raise TautError(
+                    f"reward {' and '.join(who)}: needs the column {column!r}, which this batch lacks; "
+                    f"give {column}=... when the batch is made, or use a reward without it"
+                )
+        if not batch.grouped and self.scope in ("group", "step"):
+            who = [path for path, node in self.walk() if node.own_scope in ("group", "step")]
+            raise TautError(
+                f"reward {' and '.join(who)}: compares rollouts of one prompt, but this batch has no groups; "
+                "give group=[...] when the batch is made"
+            )
         known = batch.known
         if known.all():
             return self._finish(self.compute(batch, progress), batch)
@@ -122,30 +159,61 @@ class Reward(Node):
         for _, child in self.children():
             child._observe(batch, progress)
 
+    def bounds(self, progress: Progress) -> Bounds | None:
+        """What correct and wrong rollouts can earn at this step, over all inputs and reachable states (`rewards.bounds`);
+        None: not known. Bounds may be wide, never wrong: tests hold every value against them."""
+        return None
+
     def children(self) -> Iterator[tuple[str, Reward]]:
         """(path element, child), path elements unique among siblings."""
         seen: dict[str, int] = {}
         for key in type(self).model_fields:
-            value = getattr(self, key)
-            for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, Reward):
-                    seen[child.title] = seen.get(child.title, 0) + 1
-                    yield child.title + (f"-{seen[child.title]}" if seen[child.title] > 1 else ""), child
+            for child in _rewards_in(getattr(self, key)):
+                seen[child.title] = seen.get(child.title, 0) + 1
+                yield child.title + (f"-{seen[child.title]}" if seen[child.title] > 1 else ""), child
+
+    def walk(self, path: str = "") -> Iterator[tuple[str, Reward]]:
+        """(path, node) of this tree, parents first; paths as in the breakdown."""
+        path = path or self.title
+        yield path, self
+        for element, child in self.children():
+            yield from child.walk(f"{path}/{element}")
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able state, {} when there is none. Composites nest their children's by path element."""
-        return {key: state for key, child in self.children() if (state := child.state_dict())}
+        """JSON-able state, {} when there is none. Children's nest by path element, a node's own is under "(self)"."""
+        out: dict[str, Any] = {key: state for key, child in self.children() if (state := child.state_dict())}
+        if self.state_version:
+            out["(self)"] = {"type": self.type, "version": self.state_version, **self._state()}
+        return out
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave. Raises TautError for state that no node here claims."""
-        children = dict(self.children())
+    def load_state_dict(self, state: dict[str, Any], path: str = "") -> None:
+        """Take back what `state_dict` gave. Raises TautError naming the node for state that is missing, or another's."""
+        path, children = path or self.title, dict(self.children())
         for key in state:
-            if key not in children:
+            if key not in children and not (key == "(self)" and self.state_version):
+                whose = f"{path}/{key}" if key != "(self)" else f"a {state[key].get('type')!r} here"
                 raise TautError(
-                    f"reward {self.title!r}: the checkpoint holds state for {key!r}, which this reward lacks"
+                    f"reward {path}: the checkpoint holds state for {whose}, which this reward lacks; use the reward "
+                    "that wrote it, or start a new run"
                 )
         for key, child in children.items():
-            child.load_state_dict(state.get(key, {}))
+            child.load_state_dict(state.get(key, {}), f"{path}/{key}")
+        if self.state_version:
+            own = dict(state.get("(self)", {}))
+            if (wrote := (own.pop("type", None), own.pop("version", None))) != (self.type, self.state_version):
+                raise TautError(
+                    f"reward {path}: needs the state of {self.type!r}, version {self.state_version}, but the checkpoint "
+                    f"holds {'none' if wrote[0] is None else f'that of {wrote[0]!r}, version {wrote[1]}'}; use the "
+                    "version of Taut that wrote it, or start a new run"
+                )
+            self._load_state(own)
+
+    def _state(self) -> dict[str, Any]:
+        """This node's own state, JSON-able."""
+        return {}
+
+    def _load_state(self, state: dict[str, Any]) -> None:
+        """Take back what `_state` gave."""
 
     def monitor(self) -> Monitor | None:
         """The sampling that this reward needs beside training, if any."""
@@ -162,9 +230,14 @@ class Reward(Node):
         return self.name or self.type.rpartition(":")[2]
 
     @property
+    def own_needs(self) -> frozenset[str]:
+        """Optional batch columns that this node itself reads; may depend on its settings."""
+        return self.reads
+
+    @property
     def needs(self) -> frozenset[str]:
         """Optional batch columns that this tree reads."""
-        return self.reads.union(*(child.needs for _, child in self.children()))
+        return self.own_needs.union(*(child.needs for _, child in self.children()))
 
     @property
     def scope(self) -> Scope:
@@ -220,18 +293,33 @@ def build_reward(value: Any) -> Reward:
     return _reward(value)
 
 
-def dump(node: Node) -> dict[str, Any]:
+def dump(node: BaseModel) -> dict[str, Any]:
     """The node as a plain mapping with nothing but what differs from the defaults; `build` gives the same tree back."""
-    out: dict[str, Any] = {"type": node.type}
+    out: dict[str, Any] = {"type": node.type} if isinstance(node, Node) else {}
     for key, setting in type(node).model_fields.items():
-        value = getattr(node, key)
-        if key == "type" or value == setting.default:
-            continue
-        if isinstance(value, list):
-            out[key] = [dump(v) if isinstance(v, Node) else v for v in value]
-        else:
-            out[key] = dump(value) if isinstance(value, Node) else value
+        if key != "type" and (value := getattr(node, key)) != setting.default:
+            out[key] = _plain(value)
     return out
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return dump(value)
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _rewards_in(value: Any) -> Iterator[Reward]:
+    """The rewards among a setting's values, also in lists and in plain models."""
+    if isinstance(value, Reward):
+        yield value
+    elif isinstance(value, BaseModel) and not isinstance(value, Node):
+        for key in type(value).model_fields:
+            yield from _rewards_in(getattr(value, key))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _rewards_in(item)
 
 
 @dataclass

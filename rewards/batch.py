@@ -38,9 +38,11 @@ OPTIONAL = (
 
 
 def _column(name: str, values: Any) -> NDArray[Any]:
-    if name == "verdict":
-        values = [Verdict.UNKNOWN if v is None else int(v) for v in values]
     dtype = _DTYPES.get(name, np.float64)
+    if isinstance(values, np.ndarray) and values.dtype == dtype:
+        return values
+    if name == "verdict" and not (isinstance(values, np.ndarray) and values.dtype.kind in "biu"):
+        values = [Verdict.UNKNOWN if v is None else int(v) for v in values]
     if dtype is object:  # ragged columns must not be turned into matrices
         column = np.empty(len(values), dtype=object)
         column[:] = list(values) if name != "tokens" else [np.asarray(v) for v in values]
@@ -52,7 +54,8 @@ def _column(name: str, values: Any) -> NDArray[Any]:
 class Batch:
     """N rollouts as columns of equal length; any sequence is accepted and converted.
 
-    group (N,) int: rollouts of one prompt. length (N,) int: output token ids, end-of-sequence included.
+    group (N,) int: rollouts of one prompt; None: the batch has no groups, and methods that compare within one refuse it.
+    length (N,) int: output token ids, end-of-sequence included.
     verdict (N,) Verdict (None and -1 mean unknown). problem_id (N,) str: stable id from the data (default: the group).
     sample_id (N,) int: travels with the rollout, breaks ties, seeds randomness (default: the position).
     truncated (N,) bool. max_tokens (N,) int: the cap of the request. origin (N,) train | monitor | validation.
@@ -88,11 +91,15 @@ class Batch:
     untempered_entropy_answer: Floats | None = None
 
     if TYPE_CHECKING:  # at run time the dataclass makes it; any sequence is taken and converted
+        grouped: bool
 
         def __init__(self, group: Any, length: Any, verdict: Any, **columns: Any) -> None: ...
 
     def __post_init__(self) -> None:
-        n = len(self.group)
+        n = len(self.length)
+        object.__setattr__(self, "grouped", self.group is not None)
+        if self.group is None:
+            object.__setattr__(self, "group", np.arange(n))
         defaults: dict[str, Any] = {
             "problem_id": [str(g) for g in self.group],
             "sample_id": np.arange(n),
@@ -107,12 +114,12 @@ class Batch:
             column = _column(f.name, defaults[f.name] if values is None else values)
             if column.shape != (n,):
                 raise ValueError(
-                    f"Batch.{f.name}: shape {column.shape}, but `group` has {n} rollouts; give one value a rollout"
+                    f"Batch.{f.name}: shape {column.shape}, but `length` has {n} rollouts; give one value a rollout"
                 )
             object.__setattr__(self, f.name, column)
         if n and self.length.min() < 0:
             raise ValueError(f"Batch.length: {self.length.min()} is negative; a length is a number of output tokens")
-        if not np.isin(self.verdict, list(Verdict)).all():
+        if n and not (self.verdict.min() >= Verdict.UNKNOWN and self.verdict.max() <= Verdict.CORRECT):
             raise ValueError(
                 f"Batch.verdict: {sorted(set(self.verdict.tolist()))}; use Verdict.CORRECT, WRONG or UNKNOWN"
             )
@@ -137,40 +144,90 @@ class Batch:
         return self.verdict != Verdict.UNKNOWN
 
     @cached_property
+    def order(self) -> Ints:
+        """(N,) positions sorted by group, then sample_id: statistics read the rollouts in this order, so that the order of
+        arrival changes not even the last bit."""
+        group, sample = self.group, self.sample_id
+        step = np.diff(group)
+        if ((step > 0) | ((step == 0) & (np.diff(sample) >= 0))).all():
+            return np.arange(len(self), dtype=np.int64)
+        return np.lexsort((sample, group)).astype(np.int64)
+
+    @cached_property
+    def starts(self) -> Ints:
+        """(P,) where each group begins in `order`."""
+        group = self.group[self.order]
+        return np.flatnonzero(np.append(True, group[1:] != group[:-1])[: len(self)]).astype(np.int64)
+
+    @cached_property
     def group_index(self) -> Ints:
         """(N,) int: groups renumbered 0..P-1."""
-        return np.unique(self.group, return_inverse=True)[1].astype(np.int64)
+        index = np.empty(len(self), dtype=np.int64)
+        index[self.order] = np.repeat(np.arange(self.num_groups), self.group_size)
+        return index
 
     @property
     def num_groups(self) -> int:
-        return int(self.group_index.max()) + 1 if len(self) else 0
+        """P."""
+        return len(self.starts)
+
+    @cached_property
+    def group_size(self) -> Ints:
+        """(P,) rollouts in each group."""
+        return np.diff(self.starts, append=len(self)).astype(np.int64)
 
     def groups(self) -> Iterator[Ints]:
-        """Positions of each group's rollouts, in `sample_id` order, so that arrival order never matters."""
-        order = np.lexsort((self.sample_id, self.group_index))
-        if len(order):
-            yield from np.split(order, np.flatnonzero(np.diff(self.group_index[order])) + 1)
+        """Positions of each group's rollouts, in `sample_id` order. A Python loop over it is slow beyond a few thousand groups;
+        `group_sum` and its sisters are not."""
+        if len(self):
+            yield from np.split(self.order, self.starts[1:])
+
+    def first(self, x: NDArray[Any]) -> NDArray[Any]:
+        """(P,) x of the first rollout of each group, for columns that a group shares (problem_id, reference_accuracy)."""
+        return x[self.order[self.starts]]
+
+    def _reduce(self, operate: np.ufunc, x: Any, where: Bools | None, absent: float) -> Floats:
+        x = np.asarray(x, dtype=np.float64)
+        if where is not None:
+            x = np.where(where, x, absent)
+        return operate.reduceat(x[self.order], self.starts) if len(self) else np.zeros(0)
 
     def group_sum(self, x: Any, where: Bools | None = None) -> Floats:
         """(P,) sum of x over each group's rollouts (those in `where`)."""
-        x = np.asarray(x, dtype=np.float64)
-        weights = x if where is None else np.where(where, x, 0.0)
-        return np.bincount(self.group_index, weights=weights, minlength=self.num_groups).astype(np.float64)
+        return self._reduce(np.add, x, where, 0.0)
+
+    def group_count(self, where: Bools) -> Floats:
+        """(P,) how many of each group's rollouts are in `where`."""
+        return self._reduce(np.add, where, None, 0.0)
+
+    def group_min(self, x: Any, where: Bools | None = None) -> Floats:
+        """(P,) least x in each group; +inf where a group has no member in `where`."""
+        return self._reduce(np.minimum, x, where, np.inf)
+
+    def group_max(self, x: Any, where: Bools | None = None) -> Floats:
+        """(P,) largest x in each group; -inf where a group has no member in `where`."""
+        return self._reduce(np.maximum, x, where, -np.inf)
 
     def group_mean(self, x: Any, where: Bools | None = None) -> Floats:
         """(P,) mean of x in each group; 0 where a group has no member in `where`."""
-        count = self.group_sum(np.ones(len(self)), where)
+        count = self.group_size if where is None else self.group_count(where)
         return self.group_sum(x, where) / np.maximum(count, 1)
 
     def group_std(self, x: Any, where: Bools | None = None, ddof: int = 0) -> Floats:
-        """(P,) standard deviation of x in each group; 0 where a group has no more than `ddof` members in `where`."""
+        """(P,) standard deviation of x in each group, exactly 0 where all its values are equal; 0 where a group has no more
+        than `ddof` members in `where`."""
         x = np.asarray(x, dtype=np.float64)
         deviation = x - self.group_mean(x, where)[self.group_index]
-        count = self.group_sum(np.ones(len(self)), where)
+        count = self.group_size if where is None else self.group_count(where)
         variance = self.group_sum(deviation**2, where) / np.maximum(count - ddof, 1)
-        return np.where(count > ddof, np.sqrt(variance), 0.0)
+        varied = (count > ddof) & (self.group_min(x, where) < self.group_max(x, where))
+        return np.where(varied, np.sqrt(variance), 0.0)
 
     def take(self, index: Any) -> Batch:
         """The batch of the rollouts that `index` (bool mask or positions) selects."""
-        columns = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{k: None if v is None else v[index] for k, v in columns.items()})
+        part = object.__new__(Batch)  # the columns are known to be good
+        object.__setattr__(part, "grouped", self.grouped)
+        for f in fields(self):
+            values = getattr(self, f.name)
+            object.__setattr__(part, f.name, None if values is None else values[index])
+        return part

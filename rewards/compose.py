@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -9,6 +12,7 @@ from pydantic import Field, model_validator
 
 from rewards.base import AnyReward, Breakdown, Reward, Scores
 from rewards.batch import Batch, Floats
+from rewards.bounds import Bounds
 from rewards.progress import Progress
 from rewards.schedule import Number, at
 
@@ -31,6 +35,10 @@ class Sum(Reward):
             )
         return self
 
+    def bounds(self, progress: Progress) -> Bounds | None:
+        """The sum of the terms'."""
+        return _fold_bounds(self, progress, operator.add)
+
     def compute(self, batch: Batch, progress: Progress) -> Scores:
         """Sum of the children's totals; a rollout is kept when every child keeps it."""
         return _fold(self, batch, progress, np.add)
@@ -42,9 +50,18 @@ class Product(Reward):
     type: Literal["product"] = "product"
     factors: list[AnyReward] = Field(min_length=1)
 
+    def bounds(self, progress: Progress) -> Bounds | None:
+        """The product of the factors'."""
+        return _fold_bounds(self, progress, operator.mul)
+
     def compute(self, batch: Batch, progress: Progress) -> Scores:
         """Product of the children's totals; a rollout is kept when every child keeps it."""
         return _fold(self, batch, progress, np.multiply)
+
+
+def _fold_bounds(node: Reward, progress: Progress, operate: Callable[[Bounds, Bounds], Bounds]) -> Bounds | None:
+    parts = [bounds for _, child in node.children() if (bounds := child.bounds(progress))]
+    return functools.reduce(operate, parts) if len(parts) == len(list(node.children())) else None
 
 
 def _fold(node: Reward, batch: Batch, progress: Progress, operate: np.ufunc) -> Scores:
@@ -65,6 +82,12 @@ class Weight(Reward):
     weight: Number
     term: AnyReward
 
+    def bounds(self, progress: Progress) -> Bounds | None:
+        """The term's, times the weight."""
+        weight = at(self.weight, progress)
+        inner = self.term.bounds(progress)
+        return None if inner is None else inner * Bounds.same(weight, weight)
+
     def compute(self, batch: Batch, progress: Progress) -> Scores:
         """The child's total times the weight at this step."""
         scores = self.term.score(batch, progress)
@@ -79,6 +102,10 @@ class Constant(Reward):
 
     type: Literal["constant"] = "constant"
     value: Number
+
+    def bounds(self, progress: Progress) -> Bounds:
+        """The value."""
+        return Bounds.same(at(self.value, progress), at(self.value, progress))
 
     def compute(self, batch: Batch, progress: Progress) -> Floats:
         """(N,) of the value at this step."""

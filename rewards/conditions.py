@@ -21,6 +21,7 @@ CONDITIONS = Registry(
         "shorter_than": "rewards.conditions:ShorterThan",
         "correct_ratio": "rewards.conditions:CorrectRatio",
         "top_correct_ratio": "rewards.conditions:TopCorrectRatio",
+        "best_of_group": "rewards.best_of_group:BestOfGroup",
     },
 )
 
@@ -36,6 +37,10 @@ class Condition(Node):
         """(N,) bool."""
         raise NotImplementedError
 
+    def decides(self, correct: bool) -> bool | None:
+        """Its answer for every correct (or every wrong) rollout, where the verdict alone settles it; else None."""
+        return None
+
 
 class IsCorrect(Condition):
     """The verifier says correct."""
@@ -46,6 +51,10 @@ class IsCorrect(Condition):
         """(N,) bool."""
         return batch.correct
 
+    def decides(self, correct: bool) -> bool:
+        """By the verdict."""
+        return correct
+
 
 class IsWrong(Condition):
     """The verifier says wrong."""
@@ -55,6 +64,10 @@ class IsWrong(Condition):
     def holds(self, batch: Batch, progress: Progress) -> Bools:
         """(N,) bool."""
         return ~batch.correct
+
+    def decides(self, correct: bool) -> bool:
+        """By the verdict."""
+        return not correct
 
 
 class Finished(Condition):
@@ -98,18 +111,23 @@ class TopCorrectRatio(Condition):
     """
 
     type: Literal["top_correct_ratio"] = "top_correct_ratio"
+    paper: ClassVar[str] = "2505.18086"
     own_scope: ClassVar[Literal["rollout", "group", "step"]] = "step"
     share: float = Field(default=0.2, gt=0, le=1)
     min_ratio: float = Field(default=0.0, ge=0, le=1)
 
     def holds(self, batch: Batch, progress: Progress) -> Bools:
         """(N,) bool."""
-        groups = [index[0] for index in batch.groups()]  # one member stands for its group
         ratio, spread = batch.group_mean(batch.correct), batch.group_std(batch.length)
-        order = sorted(
-            range(len(groups)),
-            key=lambda g: (-ratio[g], -spread[g], str(batch.problem_id[groups[g]]), batch.group[groups[g]]),
-        )
-        chosen = np.zeros(len(groups), dtype=bool)
-        chosen[order[: max(1, int(self.share * len(groups) + 0.5))]] = True
+        wanted = max(1, int(self.share * batch.num_groups + 0.5))
+        order = np.lexsort((-spread, -ratio))
+        if 0 < wanted < len(order):
+            last = order[wanted - 1]  # who is as good as the last that fits in: the problem id decides
+            ahead = (ratio > ratio[last]) | ((ratio == ratio[last]) & (spread > spread[last]))
+            ties = np.flatnonzero((ratio == ratio[last]) & (spread == spread[last]))
+            names, group = batch.first(batch.problem_id), batch.first(batch.group)
+            ties = sorted(ties.tolist(), key=lambda g: (str(names[g]), group[g]))
+            order = np.concatenate([np.flatnonzero(ahead), ties])
+        chosen = np.zeros(batch.num_groups, dtype=bool)
+        chosen[order[:wanted].astype(np.int64)] = True
         return (chosen & (ratio >= self.min_ratio))[batch.group_index]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, SerializeAsAny, model_validator
 
-from rewards.base import AnyReward, Breakdown, Reward, Scores
+from rewards.base import SCOPES, AnyReward, Breakdown, Reward, Scope, Scores
 from rewards.batch import Batch
+from rewards.bounds import Bounds
 from rewards.conditions import CONDITIONS, Condition
 from rewards.progress import Progress
 
@@ -21,9 +22,22 @@ class _Gate(Reward):
     otherwise: AnyReward | None = None
 
     @property
-    def needs(self) -> frozenset[str]:
-        """Columns that the condition or a branch reads."""
-        return super().needs | self.when.reads
+    def own_needs(self) -> frozenset[str]:
+        """Columns that the condition reads."""
+        return self.when.reads
+
+    def bounds(self, progress: Progress) -> Bounds | None:
+        """Those of the branches that a rollout of each verdict can end in."""
+        then = self.then.bounds(progress)
+        other = self.otherwise.bounds(progress) if self.otherwise else Bounds.same(0, 0)
+        if then is None or other is None:
+            return None
+        right, wrong = self.when.decides(True), self.when.decides(False)
+        either = then | other
+        return Bounds(
+            either.correct if right is None else (then if right else other).correct,
+            either.wrong if wrong is None else (then if wrong else other).wrong,
+        )
 
     def compute(self, batch: Batch, progress: Progress) -> Scores:
         """`then` where the condition holds, else `otherwise` (0 where there is none).
@@ -62,11 +76,12 @@ class GroupGate(_Gate):
 
     type: Literal["group_gate"] = "group_gate"
 
+    own_scope: ClassVar[Scope] = "group"
+
     @property
-    def scope(self) -> Literal["rollout", "group", "step", "dataset"]:
+    def scope(self) -> Scope:
         """At least the condition's."""
-        inner = super().scope
-        return self.when.own_scope if inner in ("rollout", "group") else inner
+        return max(super().scope, self.when.own_scope, key=SCOPES.index)
 
     @model_validator(mode="after")
     def _scope(self) -> GroupGate:
@@ -84,9 +99,18 @@ class Keep(Reward):
     term: AnyReward
 
     @property
-    def needs(self) -> frozenset[str]:
-        """Columns that the condition or the term reads."""
-        return super().needs | self.when.reads
+    def own_needs(self) -> frozenset[str]:
+        """Columns that the condition reads."""
+        return self.when.reads
+
+    @property
+    def scope(self) -> Scope:
+        """At least the condition's."""
+        return max(super().scope, self.when.own_scope, key=SCOPES.index)
+
+    def bounds(self, progress: Progress) -> Bounds | None:
+        """The term's: what is left out is not compared."""
+        return self.term.bounds(progress)
 
     def compute(self, batch: Batch, progress: Progress) -> Scores:
         """The child's scores on the kept rollouts alone; the others are absent from its statistics too."""

@@ -36,6 +36,7 @@ class Node(BaseModel):
 
     type: str = ""
     registry: ClassVar[Registry]
+    paper: ClassVar[str] = ""  # arXiv number of where the method is from; "" for general pieces
 
     @classmethod
     def label(cls) -> str:

@@ -19,7 +19,15 @@ from rewards.registry import Node, Registry
 from rewards.schedule import Tokens, at
 from rollout.types import Problem, Request, Rollout
 
-PLANS = Registry("sampling plan", {"group": "rollout.sampling:GroupPlan"})
+PLANS = Registry(
+    "sampling plan",
+    {
+        "group": "rollout.sampling:GroupPlan",
+        "random_budget": "rollout.plans:RandomBudgetPlan",
+        "modes": "rollout.plans:ModesPlan",
+        "length_controller": "rollout.length_controller:LengthController",
+    },
+)
 
 Render = Callable[[Problem, "int | None"], str]  # (problem, budget told in the prompt) -> prompt text
 

@@ -101,14 +101,14 @@ def test_unknown_names_and_settings_are_named() -> None:
 
 def test_per_token_advantages_fit_the_contract() -> None:
     class PerToken(Advantage):
-        def compute(self, batch, scores, progress):
-            return np.outer(scores.total, np.arange(int(batch.length.max())))
+        def compute(self, batch, reward, progress):
+            return np.outer(reward, np.arange(int(batch.length.max())))
 
     got = PerToken()(batch([0, 0]), scores([1.0, 2.0], [True, False]))
     assert got.tolist() == [[0, 1, 2], [0, 0, 0]]
 
     class TooNarrow(Advantage):
-        def compute(self, batch, scores, progress):
+        def compute(self, batch, reward, progress):
             return np.zeros((len(batch), 2))
 
     with pytest.raises(ValueError, match="up to 3 tokens"):

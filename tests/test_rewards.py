@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import yaml
@@ -245,6 +247,7 @@ class Counter(Reward):
     """A user's reward with state: pays what it has seen."""
 
     type: str = "tests.test_rewards:Counter"
+    state_version: ClassVar[int] = 1
     _seen: int = 0
 
     def compute(self, batch: Batch, progress: Progress) -> np.ndarray:
@@ -253,11 +256,11 @@ class Counter(Reward):
     def _observe(self, batch: Batch, progress: Progress) -> None:
         self._seen += len(batch)
 
-    def state_dict(self) -> dict:
+    def _state(self) -> dict:
         return {"seen": self._seen}
 
-    def load_state_dict(self, state: dict) -> None:
-        self._seen = int(state.get("seen", 0))
+    def _load_state(self, state: dict) -> None:
+        self._seen = int(state["seen"])
 
 
 def test_a_users_own_reward_needs_no_entry() -> None:
@@ -265,11 +268,12 @@ def test_a_users_own_reward_needs_no_entry() -> None:
     reward = Correct() + 0.5 * build_reward("tests.test_rewards:Counter")
     assert build_reward(dump(reward)) == reward
     reward.observe(batch, PROGRESS)
-    assert reward.state_dict() == {"weight": {"Counter": {"seen": 2}}}  # the unknown one is absent
+    own = {"type": "tests.test_rewards:Counter", "version": 1, "seen": 2}  # the unknown one is absent
+    assert reward.state_dict() == {"weight": {"Counter": {"(self)": own}}}
     again = build_reward(dump(reward))
     again.load_state_dict(reward.state_dict())
     np.testing.assert_array_equal(again.score(batch).total, [2, 1, 0])
-    with pytest.raises(TautError, match="state for 'weight'"):
+    with pytest.raises(TautError, match="state for correct/weight"):
         Correct().load_state_dict(reward.state_dict())
     with pytest.raises(TautError, match=r"nan for problem '0'"):
         Broken().score(batch)

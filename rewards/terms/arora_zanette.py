@@ -10,6 +10,7 @@ from pydantic import Field
 
 from rewards.base import Kind, Reward, Scope
 from rewards.batch import Batch, Floats
+from rewards.bounds import Bounds
 from rewards.progress import Progress
 from rewards.schedule import Number, at
 
@@ -23,12 +24,18 @@ class AroraZanette(Reward):
     """
 
     type: Literal["arora_zanette"] = "arora_zanette"
+    paper: ClassVar[str] = "2502.04463"
+    shorter_pays: ClassVar[bool] = True
     own_kind: ClassVar[Kind] = "whole"
     own_scope: ClassVar[Scope] = "group"
     alpha: Number = 0.2
     ddof: int = Field(default=0, ge=0, le=1)
     eps: float = Field(default=1e-7, gt=0)
     unfinished_is_wrong: bool = True
+
+    def bounds(self, progress: Progress) -> Bounds:
+        """The sigmoid lies between 0 and 1."""
+        return Bounds.of((1.0, 1.0 - at(self.alpha, progress)), (0.0, 0.0))
 
     def compute(self, batch: Batch, progress: Progress) -> Floats:
         """(N,) rewards."""

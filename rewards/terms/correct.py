@@ -8,6 +8,7 @@ import numpy as np
 
 from rewards.base import Kind, Reward
 from rewards.batch import Batch, Floats
+from rewards.bounds import Bounds
 from rewards.progress import Progress
 
 
@@ -16,8 +17,13 @@ class Correct(Reward):
 
     type: Literal["correct"] = "correct"
     own_kind: ClassVar[Kind] = "whole"
+    shorter_pays: ClassVar[bool] = True
     right: float = 1.0
     wrong: float = 0.0
+
+    def bounds(self, progress: Progress) -> Bounds:
+        """The two values."""
+        return Bounds.of((self.right, self.right), (self.wrong, self.wrong))
 
     def compute(self, batch: Batch, progress: Progress) -> Floats:
         """(N,) rewards."""

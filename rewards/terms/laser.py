@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from rewards.base import Kind, Reward
 from rewards.batch import Batch, Floats
+from rewards.bounds import Bounds
 from rewards.progress import Progress
 from rewards.schedule import Number, Tokens, at
 
@@ -22,8 +24,10 @@ class Laser(Reward):
     """
 
     type: Literal["laser"] = "laser"
+    paper: ClassVar[str] = "2505.15612"
+    shorter_pays: ClassVar[bool] = True
     own_kind: ClassVar[Kind] = "whole"
-    target: Tokens
+    target: Tokens = Field(examples=[4096])
     alpha: Number = 0.5
     bonus: Literal["reward", "penalty", "hybrid"] = "reward"
     wrong: float = -0.5
@@ -31,9 +35,16 @@ class Laser(Reward):
     format: bool = True
 
     @property
-    def needs(self) -> frozenset[str]:
+    def own_needs(self) -> frozenset[str]:
         """`format_ok`, unless the format plays no part."""
         return frozenset({"format_ok"}) if self.format else frozenset()
+
+    def bounds(self, progress: Progress) -> Bounds:
+        """A correct answer that is badly formed earns `malformed`."""
+        alpha = at(self.alpha, progress)
+        paid = [1.0 + alpha * x for x in {"reward": (0, 1), "penalty": (-1, 0), "hybrid": (-1, 1)}[self.bonus]]
+        bad = [self.malformed] if self.format else []
+        return Bounds.of((min(paid + bad), max(paid + bad)), (min([self.wrong, *bad]), max([self.wrong, *bad])))
 
     def compute(self, batch: Batch, progress: Progress) -> Floats:
         """(N,) rewards."""

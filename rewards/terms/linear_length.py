@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 from rewards.base import Kind, Reward
 from rewards.batch import Batch, Floats
+from rewards.bounds import Bounds
 from rewards.progress import Progress
 
 
@@ -20,6 +22,10 @@ class LinearLength(Reward):
     own_kind: ClassVar[Kind] = "term"
     scale: float | None = Field(default=None, gt=0)
 
+    def bounds(self, progress: Progress) -> Bounds:
+        """0 to the longest response there is."""
+        return Bounds.same(0.0, progress.max_length / self.scale if self.scale else 1.0)
+
     def compute(self, batch: Batch, progress: Progress) -> Floats:
         """(N,) shares."""
-        return batch.length / (self.scale or batch.max_tokens)
+        return batch.length / (self.scale or np.maximum(batch.max_tokens, 1))

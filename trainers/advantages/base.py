@@ -2,7 +2,7 @@
 
 Rollouts whose `scores.keep` is False (unknown verdict, filtered) are absent from every statistic and get 0. Results
 do not depend on the order of the rollouts. To add a method: one file with one class, one line in `ADVANTAGES`; fill
-in `of_group` for what one group decides by itself, `compute` for everything else.
+in `of_groups` for what each group decides by itself, `compute` for everything else.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, SerializeAsAny
 
 from rewards.base import Scores
 from rewards.batch import Batch, Floats
+from rewards.errors import TautError
 from rewards.progress import Progress
 from rewards.registry import Node, Registry
 
@@ -23,6 +24,11 @@ ADVANTAGES = Registry(
         "grpo": "trainers.advantages.grpo:Grpo",
         "dr_grpo": "trainers.advantages.dr_grpo:DrGrpo",
         "rloo": "trainers.advantages.rloo:Rloo",
+        "batch_std": "trainers.advantages.batch_std:BatchStd",
+        "length_rank": "trainers.advantages.length_rank:LengthRank",
+        "canon": "trainers.advantages.canon:Canon",
+        "drpo": "trainers.advantages.drpo:DrpoAdvantage",
+        "raw": "trainers.advantages.raw:Raw",
     },
 )
 
@@ -31,40 +37,58 @@ class Advantage(Node):
     """How scores become advantages. Call it; subclasses fill in `compute`. Fields are the settings."""
 
     registry: ClassVar[Registry] = ADVANTAGES
+    grouped: ClassVar[bool] = True  # whether it compares rollouts of one prompt
 
     @property
     def needs(self) -> frozenset[str]:
         """Optional batch columns that it reads (CANON: entropy_all)."""
         return frozenset()
 
-    def compute(self, batch: Batch, scores: Scores, progress: Progress) -> Floats:
-        """(N,) or (N, T). Rows with `scores.keep` False may hold anything finite. Pure."""
+    def compute(self, batch: Batch, reward: Floats, progress: Progress) -> Floats:
+        """(N,) or (N, T) for rewards (N,). All rollouts here are kept, with known verdicts and finite rewards. Pure."""
         raise NotImplementedError
 
     def __call__(self, batch: Batch, scores: Scores, progress: Progress | None = None) -> Floats:
         """(N,) float64, spread over a response's tokens by the objective; or (N, T), T at least the longest response,
         column t for response token t. 0 where `scores.keep` is False.
 
-        Raises ValueError for scores of another length, a kept score that is not finite, or a result of another shape.
+        Raises TautError for a batch without groups or without a column in `needs`; ValueError for scores of another
+        length, a kept score that is not finite, or a result of another shape.
         """
-        n = len(batch)
-        if scores.total.shape != (n,) or scores.keep.shape != (n,):
+        n, keep = len(batch), scores.keep
+        if scores.total.shape != (n,) or keep.shape != (n,):
             raise ValueError(f"{self.type}: scores of shape {scores.total.shape} for {n} rollouts")
-        bad = np.flatnonzero(scores.keep & ~np.isfinite(scores.total))
+        bad = np.flatnonzero(keep & ~np.isfinite(scores.total))
         if len(bad):
             raise ValueError(
                 f"{self.type}: the score of rollout {bad[0]} is {scores.total[bad[0]]}; set its keep to False"
             )
-        out = np.asarray(self.compute(batch, scores, progress or Progress()), dtype=np.float64)
-        longest = int(batch.length.max(initial=0))
-        if out.shape[:1] != (n,) or out.ndim > 2 or (out.ndim == 2 and out.shape[1] < longest):
-            raise ValueError(f"{self.type}: advantages of shape {out.shape} for {n} rollouts of up to {longest} tokens")
-        out[~scores.keep] = 0.0
+        if self.grouped and not batch.grouped:
+            raise TautError(f"advantage {self.type}: compares rollouts of one prompt; give the batch group=[...]")
+        lacking = [column for column in sorted(self.needs) if getattr(batch, column) is None]
+        if lacking:
+            raise TautError(
+                f"advantage {self.type}: needs the column {lacking[0]!r}, which this batch lacks; give it, or use another"
+            )
+        whole = bool(keep.all())
+        part, reward = (batch, scores.total) if whole else (batch.take(keep), scores.total[keep])
+        got = np.asarray(self.compute(part, reward, progress or Progress()), dtype=np.float64)
+        longest = int(part.length.max(initial=0))
+        if got.shape[:1] != (len(part),) or got.ndim > 2 or (got.ndim == 2 and got.shape[1] < longest):
+            raise ValueError(
+                f"{self.type}: advantages of shape {got.shape} for {len(part)} rollouts of up to {longest} tokens"
+            )
+        if whole:
+            return got
+        out = np.zeros((n, *got.shape[1:]))
+        out[keep] = got
+        if out.ndim == 2 and out.shape[1] < (width := int(batch.length.max(initial=0))):
+            out = np.pad(out, ((0, 0), (0, width - out.shape[1])))
         return out
 
 
 class GroupAdvantage(Advantage):
-    """An advantage that each group decides by itself from its kept rewards.
+    """An advantage that each group decides by itself from its kept rewards; equal rewards give exactly 0.
 
     singleton: what the only kept rollout of a group gets: "zero" (nothing to compare it with), or "raw" (the method's
     formula with mean 0 and std 1, as verl does).
@@ -72,24 +96,21 @@ class GroupAdvantage(Advantage):
 
     singleton: Literal["zero", "raw"] = "zero"
 
-    def of_group(self, rewards: Floats) -> Floats:
-        """(n,) advantages of one group of n >= 2 kept rewards that are not all equal."""
+    def of_groups(self, batch: Batch, reward: Floats) -> Floats:
+        """(N,) advantages, by the batch's group statistics. What it gives to groups of one or of equal rewards is not used."""
         raise NotImplementedError
 
     def of_singleton(self, reward: Floats) -> Floats:
-        """(1,) advantage of a lone rollout where singleton is "raw"."""
+        """(n,) advantages of lone rollouts where singleton is "raw"."""
         return reward
 
-    def compute(self, batch: Batch, scores: Scores, progress: Progress) -> Floats:
-        """(N,). Equal rewards give exactly 0, also where their mean is not representable."""
-        out = np.zeros(len(batch))
-        for rows in batch.groups():
-            rows = rows[scores.keep[rows]]
-            rewards = scores.total[rows]
-            if len(rows) == 1 and self.singleton == "raw":
-                out[rows] = self.of_singleton(rewards)
-            elif len(rows) > 1 and rewards.max() > rewards.min():
-                out[rows] = self.of_group(rewards)
+    def compute(self, batch: Batch, reward: Floats, progress: Progress) -> Floats:
+        """(N,)."""
+        varied = (batch.group_min(reward) < batch.group_max(reward))[batch.group_index]
+        out = np.where(varied, self.of_groups(batch, reward), 0.0)
+        if self.singleton == "raw":
+            lone = (batch.group_size == 1)[batch.group_index]
+            out = np.where(lone, self.of_singleton(reward), out)
         return out
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from rewards.batch import Floats
+from rewards.batch import Batch, Floats
 from trainers.advantages.base import GroupAdvantage
 
 
@@ -12,7 +12,8 @@ class DrGrpo(GroupAdvantage):
     """r - mean over the kept rollouts of a group; each group's advantages add up to 0. singleton=raw: r."""
 
     type: Literal["dr_grpo"] = "dr_grpo"
+    paper: ClassVar[str] = "2503.20783"
 
-    def of_group(self, rewards: Floats) -> Floats:
-        """(n,) centred rewards."""
-        return rewards - rewards.mean()
+    def of_groups(self, batch: Batch, reward: Floats) -> Floats:
+        """(N,)."""
+        return reward - batch.group_mean(reward)[batch.group_index]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
-from rewards.batch import Floats
+from rewards.batch import Batch, Floats
 from trainers.advantages.base import GroupAdvantage
 
 
@@ -19,13 +18,16 @@ class Grpo(GroupAdvantage):
     """
 
     type: Literal["grpo"] = "grpo"
+    paper: ClassVar[str] = "2402.03300"
     ddof: int = Field(default=1, ge=0, le=1)
-    eps: float = Field(default=1e-6, ge=0)
+    eps: float = Field(default=1e-6, gt=0)
 
-    def of_group(self, rewards: Floats) -> Floats:
-        """(n,) standardised rewards."""
-        return (rewards - rewards.mean()) / (np.std(rewards, ddof=self.ddof) + self.eps)
+    def of_groups(self, batch: Batch, reward: Floats) -> Floats:
+        """(N,)."""
+        index = batch.group_index
+        deviation = reward - batch.group_mean(reward)[index]
+        return deviation / (batch.group_std(reward, ddof=self.ddof)[index] + self.eps)
 
     def of_singleton(self, reward: Floats) -> Floats:
-        """(1,): mean 0, std 1."""
+        """(n,): mean 0, std 1."""
         return reward / (1.0 + self.eps)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from rewards.batch import Floats
+import numpy as np
+
+from rewards.batch import Batch, Floats
 from trainers.advantages.base import GroupAdvantage
 
 
@@ -12,8 +14,9 @@ class Rloo(GroupAdvantage):
     """r_i - mean of the other kept rollouts of the group, which is n / (n - 1) times Dr. GRPO's. singleton=raw: r."""
 
     type: Literal["rloo"] = "rloo"
+    paper: ClassVar[str] = "2402.14740"
 
-    def of_group(self, rewards: Floats) -> Floats:
-        """(n,) leave-one-out differences."""
-        n = len(rewards)
-        return (rewards - rewards.mean()) * (n / (n - 1))
+    def of_groups(self, batch: Batch, reward: Floats) -> Floats:
+        """(N,)."""
+        n = batch.group_size[batch.group_index]
+        return (reward - batch.group_mean(reward)[batch.group_index]) * (n / np.maximum(n - 1, 1))

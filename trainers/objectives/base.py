@@ -29,6 +29,11 @@ OBJECTIVES = Registry(
     "objective",
     {
         "clipped_token": "trainers.objectives.clipped_token:ClippedToken",
+        "gspo": "trainers.objectives.gspo:Gspo",
+        "drpo": "trainers.objectives.drpo:Drpo",
+        "disco": "trainers.objectives.disco:Disco",
+        "adaptthink": "trainers.objectives.adaptthink:AdaptThinkLoss",
+        "mode_switch": "trainers.objectives.mode_switch:ModeSwitch",
     },
 )
 
@@ -41,11 +46,13 @@ class Objective(Node):
     needs: what the loop must measure besides log_prob and old_log_prob; may depend on the settings. whole_groups:
     `plan` reads the current policy's log-probs of the whole mini-batch (`MiniBatch.log_prob`, `probes`), so the loop
     makes one more pass without gradient before the micro-batches, and keeps groups whole in a mini-batch.
+    reads_advantage: False when the loss looks at verdicts alone (DRPO); a shaped reward is then refused.
     probe_tokens: (position in the response, text of one token) pairs whose log-probs `probes` holds.
     """
 
     registry: ClassVar[Registry] = OBJECTIVES
     whole_groups: ClassVar[bool] = False
+    reads_advantage: ClassVar[bool] = True
 
     @property
     def needs(self) -> frozenset[Need]:

@@ -1,0 +1,7 @@
+"""Adapters: advantages."""
+
+from __future__ import annotations
+
+from benchmarks.conformance.judge import Adapter
+
+ADAPTERS: dict[str, Adapter] = {}
