@@ -22,7 +22,9 @@ class Sum(Reward):
     correctness twice, almost always by mistake."""
 
     type: Literal["sum"] = "sum"
-    terms: list[AnyReward] = Field(min_length=1)
+    terms: list[AnyReward] = Field(
+        min_length=1, examples=[["correct", {"type": "weight", "weight": -0.5, "term": "linear_length"}]]
+    )
     allow_wholes: bool = False
 
     @model_validator(mode="after")
@@ -48,7 +50,7 @@ class Product(Reward):
     """The factors' product."""
 
     type: Literal["product"] = "product"
-    factors: list[AnyReward] = Field(min_length=1)
+    factors: list[AnyReward] = Field(min_length=1, examples=[["correct", "linear_length"]])
 
     def bounds(self, progress: Progress) -> Bounds | None:
         """The product of the factors'."""
@@ -79,8 +81,8 @@ class Weight(Reward):
     """weight * term; the weight is a number or a schedule. A term keeps its kind under a weight."""
 
     type: Literal["weight"] = "weight"
-    weight: Number
-    term: AnyReward
+    weight: Number = Field(examples=[0.5])
+    term: AnyReward = Field(examples=["linear_length"])
 
     def bounds(self, progress: Progress) -> Bounds | None:
         """The term's, times the weight."""
@@ -101,7 +103,7 @@ class Constant(Reward):
     """The same value for every rollout, a number or a schedule."""
 
     type: Literal["constant"] = "constant"
-    value: Number
+    value: Number = Field(examples=[1.0])
 
     def bounds(self, progress: Progress) -> Bounds:
         """The value."""

@@ -84,7 +84,7 @@ class ShorterThan(Condition):
     """length <= target tokens, the target a number or a schedule."""
 
     type: Literal["shorter_than"] = "shorter_than"
-    target: Tokens
+    target: Tokens = Field(examples=[100])
 
     def holds(self, batch: Batch, progress: Progress) -> Bools:
         """(N,) bool."""
@@ -96,7 +96,7 @@ class CorrectRatio(Condition):
 
     type: Literal["correct_ratio"] = "correct_ratio"
     own_scope: ClassVar[Literal["rollout", "group", "step"]] = "group"
-    at_least: Number
+    at_least: Number = Field(examples=[0.5])
 
     def holds(self, batch: Batch, progress: Progress) -> Bools:
         """(N,) bool."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from rewards.base import SCOPES, AnyReward, Breakdown, Reward, Scope, Scores
 from rewards.batch import Batch
@@ -62,6 +62,8 @@ class RolloutGate(_Gate):
     """`then` for the rollouts that meet the condition, `otherwise` for the rest."""
 
     type: Literal["rollout_gate"] = "rollout_gate"
+    when: AnyCondition = Field(examples=["is_correct"])
+    then: AnyReward = Field(examples=["linear_length"])
 
     @model_validator(mode="after")
     def _scope(self) -> RolloutGate:
@@ -75,6 +77,8 @@ class GroupGate(_Gate):
     group_gate(top_correct_ratio) over arora_zanette and correct)."""
 
     type: Literal["group_gate"] = "group_gate"
+    when: AnyCondition = Field(examples=["top_correct_ratio"])
+    then: AnyReward = Field(examples=["arora_zanette"])
 
     own_scope: ClassVar[Scope] = "group"
 
@@ -95,8 +99,8 @@ class Keep(Reward):
     keep(when: finished)). They earn 0 and get no gradient."""
 
     type: Literal["keep"] = "keep"
-    when: AnyCondition
-    term: AnyReward
+    when: AnyCondition = Field(examples=["finished"])
+    term: AnyReward = Field(examples=["correct"])
 
     @property
     def own_needs(self) -> frozenset[str]:

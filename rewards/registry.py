@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from difflib import get_close_matches
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -42,6 +42,19 @@ class Node(BaseModel):
     def label(cls) -> str:
         """The registered name, as YAML spells it."""
         return str(cls.model_fields["type"].default)
+
+    @classmethod
+    def example(cls, **settings: Any) -> Self:
+        """One of these for tests and catalogues: required settings take the first of their field's `examples`.
+
+        Raises ValueError naming the class and the field that has none.
+        """
+        for key, field in cls.model_fields.items():
+            if field.is_required() and key not in settings:
+                if not field.examples:
+                    raise ValueError(f"{cls.__name__}.{key}: a required setting wants Field(examples=[...])")
+                settings[key] = field.examples[0]
+        return cls(**settings)
 
 
 class Registry:

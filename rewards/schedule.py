@@ -35,8 +35,8 @@ class Schedule(Node):
 
 
 class _Ramp(Schedule):
-    start: float
-    end: float
+    start: float = Field(examples=[1.0])
+    end: float = Field(examples=[0.0])
     begin: int = Field(default=0, ge=0)
     steps: int | None = Field(default=None, ge=1, description="length of the ramp; None: to the end of training")
 
@@ -69,9 +69,9 @@ class Drops(Schedule):
     """start * factor ** (step // every): the exponential budget of Train Long, Think Short (2508.08940)."""
 
     type: Literal["drops"] = "drops"
-    start: float
-    factor: float = Field(gt=0)
-    every: int = Field(ge=1)
+    start: float = Field(examples=[256])
+    factor: float = Field(gt=0, examples=[0.7])
+    every: int = Field(ge=1, examples=[150])
     floor: float = 0.0
 
     def at(self, progress: Progress) -> float:
@@ -83,8 +83,8 @@ class Piecewise(Schedule):
     """Constant stages: `values[i]` from step `from_steps[i]` on (ThinkPrune's caps, AutoThink's stages)."""
 
     type: Literal["piecewise"] = "piecewise"
-    from_steps: list[int]
-    values: list[float]
+    from_steps: list[int] = Field(examples=[[0, 100]])
+    values: list[float] = Field(examples=[[4000, 3000]])
 
     @model_validator(mode="after")
     def _check(self) -> Piecewise:
