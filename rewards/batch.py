@@ -91,7 +91,7 @@ class Batch:
     untempered_entropy_answer: Floats | None = None
 
     if TYPE_CHECKING:  # at run time the dataclass makes it; any sequence is taken and converted
-        grouped: bool
+        grouped: bool = True
 
         def __init__(self, group: Any, length: Any, verdict: Any, **columns: Any) -> None: ...
 
@@ -147,24 +147,32 @@ class Batch:
     def order(self) -> Ints:
         """(N,) positions sorted by group, then sample_id: statistics read the rollouts in this order, so that the order of
         arrival changes not even the last bit."""
+        return np.arange(len(self)) if self._in_order else np.lexsort((self.sample_id, self.group)).astype(np.int64)
+
+    @cached_property
+    def _in_order(self) -> bool:
         group, sample = self.group, self.sample_id
-        step = np.diff(group)
-        if ((step > 0) | ((step == 0) & (np.diff(sample) >= 0))).all():
-            return np.arange(len(self), dtype=np.int64)
-        return np.lexsort((sample, group)).astype(np.int64)
+        rises = sample[1:] >= sample[:-1]
+        return bool((group[1:] >= group[:-1]).all() and (rises.all() or (rises | (group[1:] > group[:-1])).all()))
+
+    def _sorted(self, x: NDArray[Any]) -> NDArray[Any]:
+        return x if self._in_order else x[self.order]
 
     @cached_property
     def starts(self) -> Ints:
         """(P,) where each group begins in `order`."""
-        group = self.group[self.order]
+        group = self._sorted(self.group)
         return np.flatnonzero(np.append(True, group[1:] != group[:-1])[: len(self)]).astype(np.int64)
 
     @cached_property
     def group_index(self) -> Ints:
         """(N,) int: groups renumbered 0..P-1."""
-        index = np.empty(len(self), dtype=np.int64)
-        index[self.order] = np.repeat(np.arange(self.num_groups), self.group_size)
-        return index
+        index = np.repeat(np.arange(self.num_groups), self.group_size)
+        if self._in_order:
+            return index
+        out = np.empty_like(index)
+        out[self.order] = index
+        return out
 
     @property
     def num_groups(self) -> int:
@@ -176,6 +184,12 @@ class Batch:
         """(P,) rollouts in each group."""
         return np.diff(self.starts, append=len(self)).astype(np.int64)
 
+    @cached_property
+    def _even(self) -> int:
+        """The size of every group where all are equal, as in training; else 0. Columns are then matrices, which is faster."""
+        sizes = self.group_size
+        return int(sizes[0]) if len(sizes) and (sizes == sizes[0]).all() else 0
+
     def groups(self) -> Iterator[Ints]:
         """Positions of each group's rollouts, in `sample_id` order. A Python loop over it is slow beyond a few thousand groups;
         `group_sum` and its sisters are not."""
@@ -184,29 +198,47 @@ class Batch:
 
     def first(self, x: NDArray[Any]) -> NDArray[Any]:
         """(P,) x of the first rollout of each group, for columns that a group shares (problem_id, reference_accuracy)."""
-        return x[self.order[self.starts]]
+        return self._sorted(x)[self.starts]
 
-    def _reduce(self, operate: np.ufunc, x: Any, where: Bools | None, absent: float) -> Floats:
-        x = np.asarray(x, dtype=np.float64)
-        if where is not None:
-            x = np.where(where, x, absent)
-        return operate.reduceat(x[self.order], self.starts) if len(self) else np.zeros(0)
+    def spread(self, x: Any) -> NDArray[Any]:
+        """(N,) each rollout's value of its group, from (P,) x."""
+        return np.asarray(x)[self.group_index]
 
     def group_sum(self, x: Any, where: Bools | None = None) -> Floats:
         """(P,) sum of x over each group's rollouts (those in `where`)."""
-        return self._reduce(np.add, x, where, 0.0)
+        x = np.asarray(x, dtype=np.float64)
+        x = self._sorted(x if where is None else x * where)
+        if self._even:
+            return np.einsum("pk->p", x.reshape(-1, self._even))
+        return np.add.reduceat(x, self.starts) if len(x) else np.zeros(0)
 
     def group_count(self, where: Bools) -> Floats:
         """(P,) how many of each group's rollouts are in `where`."""
-        return self._reduce(np.add, where, None, 0.0)
+        return self.group_sum(where)
+
+    def _extreme(self, operate: np.ufunc, x: Any, where: Bools | None, far: float) -> Floats:
+        x = np.asarray(x, dtype=np.float64)
+        if where is not None:
+            x = x + far * ~where  # adding nothing or very much is faster than choosing
+        x = self._sorted(x)
+        if not len(x):
+            return np.zeros(0)
+        if self._even:
+            columns = x.reshape(-1, self._even).T
+            out = columns[0].copy()
+            for column in columns[1:]:
+                operate(out, column, out=out)
+        else:
+            out = operate.reduceat(x, self.starts)
+        return out if where is None else np.where(np.abs(out) > 1e299, np.copysign(np.inf, far), out)
 
     def group_min(self, x: Any, where: Bools | None = None) -> Floats:
         """(P,) least x in each group; +inf where a group has no member in `where`."""
-        return self._reduce(np.minimum, x, where, np.inf)
+        return self._extreme(np.minimum, x, where, 1e300)
 
     def group_max(self, x: Any, where: Bools | None = None) -> Floats:
         """(P,) largest x in each group; -inf where a group has no member in `where`."""
-        return self._reduce(np.maximum, x, where, -np.inf)
+        return self._extreme(np.maximum, x, where, -1e300)
 
     def group_mean(self, x: Any, where: Bools | None = None) -> Floats:
         """(P,) mean of x in each group; 0 where a group has no member in `where`."""
@@ -214,14 +246,25 @@ class Batch:
         return self.group_sum(x, where) / np.maximum(count, 1)
 
     def group_std(self, x: Any, where: Bools | None = None, ddof: int = 0) -> Floats:
-        """(P,) standard deviation of x in each group, exactly 0 where all its values are equal; 0 where a group has no more
-        than `ddof` members in `where`."""
+        """(P,) standard deviation of x in each group; see `group_moments`."""
+        return self.group_moments(x, where, ddof)[1]
+
+    def group_moments(self, x: Any, where: Bools | None = None, ddof: int = 0) -> tuple[Floats, Floats]:
+        """((P,) mean, (P,) standard deviation) of x over each group's rollouts (those in `where`).
+
+        The deviation is exactly 0 where all values are equal, and where there are no more than `ddof` of them; the mean is
+        0 where there are none.
+        """
         x = np.asarray(x, dtype=np.float64)
-        deviation = x - self.group_mean(x, where)[self.group_index]
         count = self.group_size if where is None else self.group_count(where)
-        variance = self.group_sum(deviation**2, where) / np.maximum(count - ddof, 1)
-        varied = (count > ddof) & (self.group_min(x, where) < self.group_max(x, where))
-        return np.where(varied, np.sqrt(variance), 0.0)
+        some, full = count > 0, np.maximum(count, 1)
+        peak = np.where(some, self.group_max(x, where), 0.0)  # taken off first: equal values become exact zeros
+        shifted = x - self.spread(peak)
+        mean = self.group_sum(shifted, where) / full
+        shifted -= self.spread(mean)
+        shifted *= shifted
+        variance = self.group_sum(shifted, where) / np.maximum(count - ddof, 1)
+        return np.where(some, peak + mean, 0.0), np.where(count > ddof, np.sqrt(variance), 0.0)
 
     def take(self, index: Any) -> Batch:
         """The batch of the rollouts that `index` (bool mask or positions) selects."""
