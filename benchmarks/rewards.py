@@ -2,10 +2,10 @@
 
     python -m benchmarks.rewards [--rollouts N] [--json OUT] [NAME ...]
 
-One thread. A method's time is the median of some fresh batches (group statistics included; making the batch is not). The plain
-loop of the same rule (`benchmarks/loops/`) reads the same arrays one rollout at a time. It runs on fewer rollouts, as it is
-linear: the ratio is of rollouts a second, timed in turn. Memory is the peak of what the call allocates, per rollout. Methods that read tokens are reported apart:
-on responses of 64 tokens.
+One thread. A method's time is the median of some fresh batches (group statistics included; making the batch is not). The
+plain loop of the same rule (`benchmarks/loops/`) reads the same arrays one rollout at a time. It runs on fewer rollouts, as
+it is linear: the ratio is of rollouts a second, timed in turn. Memory is the peak of what the call allocates, per rollout.
+Methods that read tokens are reported apart: on fewer responses, of 64 tokens each.
 """
 
 from __future__ import annotations
