@@ -8,28 +8,20 @@ import numpy as np
 from pydantic import Field
 
 from rewards.base import Kind, Reward
-from rewards.batch import Batch, Floats
+from rewards.batch import Batch, Bools, Floats
 from rewards.bounds import Bounds
 from rewards.progress import Progress
 from rewards.schedule import Number, Tokens, at
 
+Bonus = Literal["reward", "penalty", "hybrid"]
+PAYS: dict[Bonus, tuple[float, float]] = {"reward": (1.0, 0.0), "penalty": (0.0, -1.0), "hybrid": (1.0, -1.0)}
 
-class Laser(Reward):
-    """R + alpha * [correct, well-formed, length <= target].
 
-    R: 1 correct, `wrong` wrong, `malformed` where the format is bad, which overrides correctness (official code; with
-    `format: false` R is `right` or `wrong` by the verdict alone). The comparison is inclusive. `bonus` is the official
-    `length_reward_type`: "reward" +alpha within the target (published), "penalty" -alpha beyond it, "hybrid" both.
-    Target: output tokens. Published: alpha 0.5, targets 2048, 4096, 8192.
-    """
+class BaseScore(Reward):
+    """R, on which the rewards of LASER's framework build: 1 correct, `wrong` wrong, `malformed` where the format is bad, which
+    overrides correctness (official code); with `format: false` 1 or `wrong` by the verdict alone."""
 
-    type: Literal["laser"] = "laser"
-    paper: ClassVar[str] = "2505.15612"
-    shorter_pays: ClassVar[bool] = True
     own_kind: ClassVar[Kind] = "whole"
-    target: Tokens = Field(examples=[4096])
-    alpha: Number = 0.5
-    bonus: Literal["reward", "penalty", "hybrid"] = "reward"
     wrong: float = -0.5
     malformed: float = -1.0
     format: bool = True
@@ -39,20 +31,45 @@ class Laser(Reward):
         """`format_ok`, unless the format plays no part."""
         return frozenset({"format_ok"}) if self.format else frozenset()
 
+    def base(self, batch: Batch, correct: Bools) -> tuple[Floats, Bools]:
+        """(N,) R, and which rollouts are correct and well-formed."""
+        base = np.where(correct, 1.0, self.wrong)
+        if not self.format:
+            return base, correct
+        well = batch.column("format_ok")
+        return np.where(well, base, self.malformed), correct & well
+
+    def around(self, correct: tuple[float, float], wrong: tuple[float, float] = (0.0, 0.0)) -> Bounds:
+        """Bounds of R plus at least and at most so much for well-formed rollouts of either verdict."""
+        bad = [self.malformed] if self.format else []
+        right, other = [1.0 + x for x in correct] + bad, [self.wrong + x for x in wrong] + bad
+        return Bounds.of((min(right), max(right)), (min(other), max(other)))
+
+
+class Laser(BaseScore):
+    """R + alpha * [correct, well-formed, length <= target].
+
+    R as in BaseScore: 1, -0.5 or -1. The comparison is inclusive. `bonus` is the official `length_reward_type`: "reward" +alpha
+    within the target (published), "penalty" -alpha beyond it, "hybrid" both. Wrong rollouts, truncated ones too, get R: the rule
+    looks at nothing else, so a group of one or without a correct rollout is no special case. Length 0 is within any target.
+    Target: output tokens. Published: alpha 0.5, targets 2048, 4096, 8192.
+    """
+
+    type: Literal["laser"] = "laser"
+    paper: ClassVar[str] = "2505.15612"
+    shorter_pays: ClassVar[bool] = True
+    target: Tokens = Field(examples=[4096])
+    alpha: Number = 0.5
+    bonus: Bonus = "reward"
+
     def bounds(self, progress: Progress) -> Bounds:
         """A correct answer that is badly formed earns `malformed`."""
-        alpha = at(self.alpha, progress)
-        paid = [1.0 + alpha * x for x in {"reward": (0, 1), "penalty": (-1, 0), "hybrid": (-1, 1)}[self.bonus]]
-        bad = [self.malformed] if self.format else []
-        return Bounds.of((min(paid + bad), max(paid + bad)), (min([self.wrong, *bad]), max([self.wrong, *bad])))
+        within, beyond = (at(self.alpha, progress) * x for x in PAYS[self.bonus])
+        return self.around((within, beyond))
 
     def compute(self, batch: Batch, progress: Progress) -> Floats:
         """(N,) rewards."""
-        base = np.where(batch.correct, 1.0, self.wrong)
-        if self.format:
-            base = np.where(batch.column("format_ok"), base, self.malformed)
-        earns = batch.correct & batch.column("format_ok") if self.format else batch.correct
-        within = batch.length <= at(self.target, progress)
-        up = 0.0 if self.bonus == "penalty" else 1.0
-        down = 0.0 if self.bonus == "reward" else -1.0
-        return base + at(self.alpha, progress) * np.where(earns, np.where(within, up, down), 0.0)
+        base, earns = self.base(batch, batch.correct)
+        within, beyond = PAYS[self.bonus]
+        paid = np.where(batch.length <= at(self.target, progress), within, beyond)
+        return base + at(self.alpha, progress) * np.where(earns, paid, 0.0)
