@@ -40,8 +40,13 @@ class SamplingPlan(Node):
     samples: int = Field(default=8, ge=1, description="rollouts a problem")
     max_tokens: Tokens = Field(default=1024, description="most output tokens a rollout, a number or a schedule")
 
+    @property
+    def provides(self) -> frozenset[str]:
+        """Optional batch columns that this plan fills in for every training rollout: `budget`, `mode`."""
+        return frozenset()
+
     def cap(self, progress: Progress) -> int:
-        """The cap of this step, in tokens."""
+        """The cap of this step, in tokens; the largest where rollouts differ (it becomes `Progress.max_length`)."""
         cap = int(at(self.max_tokens, progress))
         if cap < 1:
             raise TautError(f"sampling.max_tokens is {cap} at step {progress.step}; give at least 1 token")
@@ -56,6 +61,10 @@ class SamplingPlan(Node):
     def told_budget(self, progress: Progress) -> int | None:
         """The budget that prompts tell at this step (held-out tests and monitors use it too); None: none is told."""
         return None
+
+    def first_id(self, problems: Sequence[Problem], progress: Progress) -> int:
+        """The step's first sample id; with `samples` a problem no other step has one of those that follow."""
+        return progress.step * len(problems) * self.samples
 
     def read_modes(self, rollouts: Sequence[Rollout]) -> None:
         """Set `mode` of each rollout from what it wrote, where the request did not decide it (AutoThink)."""
@@ -79,7 +88,12 @@ class GroupPlan(SamplingPlan):
     """`samples` equal requests a problem: plain GRPO. `budget`, where given, is told in the prompt."""
 
     type: Literal["group"] = "group"
-    budget: Tokens | None = None
+    budget: Tokens | None = Field(default=None, description="tokens told in the prompt, which then has {budget}")
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """See SamplingPlan."""
+        return frozenset() if self.budget is None else frozenset({"budget"})
 
     def told_budget(self, progress: Progress) -> int | None:
         """See SamplingPlan."""
@@ -90,7 +104,7 @@ class GroupPlan(SamplingPlan):
     ) -> list[Request]:
         """See SamplingPlan."""
         cap, budget = self.cap(progress), self.told_budget(progress)
-        first = progress.step * len(problems) * self.samples
+        first = self.first_id(problems, progress)
         return [
             Request(problem, g, first + g * self.samples + k, prompt, cap, budget=budget)
             for g, problem in enumerate(problems)
