@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from difflib import get_close_matches
+from importlib.metadata import entry_points
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -59,16 +60,26 @@ class Node(BaseModel):
 
 class Registry:
     """The known pieces of one kind. `table` maps a name to "module:Class"; "module:Class" itself also works as a name,
-    so a user's own class needs no entry. Raises ValueError naming the kind, the value and the nearest known name."""
+    so a user's own class needs no entry. Installed packages add names by entry points of the group `taut.KIND`
+    (`taut.reward`, `taut.sampling_plan`); a name of the table is never theirs. Raises ValueError naming the kind, the
+    value and the nearest known name."""
 
     def __init__(self, kind: str, table: dict[str, str]) -> None:
         self.kind, self.table = kind, table
+
+    def installed(self) -> dict[str, str]:
+        """The names that installed packages add, as in `table`; read anew at each call."""
+        group = entry_points(group=f"taut.{self.kind.replace(' ', '_')}")
+        return {entry.name: f"{entry.module}:{entry.attr}" for entry in group if entry.name not in self.table}
 
     def get(self, name: str) -> type[Node]:
         """The class that `name` stands for."""
         path = self.table.get(name, name)
         if ":" not in path:
-            raise ValueError(f"unknown {self.kind} {name!r}; {nearest(name, self.table)}")
+            added = self.installed()
+            path = added.get(name, "")
+            if not path:
+                raise ValueError(f"unknown {self.kind} {name!r}; {nearest(name, [*self.table, *added])}")
         module, _, attribute = path.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)
