@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from rewards.base import AnyReward, Breakdown, Reward, Scores
 from rewards.batch import Batch, Floats
 from rewards.bounds import Bounds
+from rewards.gates import refuse_filtered_overlong
 from rewards.progress import Progress
 from rewards.schedule import Number, at
 
@@ -35,6 +36,7 @@ class Sum(Reward):
                 f"{' and '.join(wholes)} each contain correctness, so their sum would count it more than once; "
                 "leave one out, or set allow_wholes: true"
             )
+        refuse_filtered_overlong(self)
         return self
 
     def bounds(self, progress: Progress) -> Bounds | None:
@@ -51,6 +53,11 @@ class Product(Reward):
 
     type: Literal["product"] = "product"
     factors: list[AnyReward] = Field(min_length=1, examples=[["correct", "linear_length"]])
+
+    @model_validator(mode="after")
+    def _tree(self) -> Product:
+        refuse_filtered_overlong(self)
+        return self
 
     def bounds(self, progress: Progress) -> Bounds | None:
         """The product of the factors'."""

@@ -10,16 +10,44 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from rewards.base import SCOPES, AnyReward, Breakdown, Reward, Scope, Scores
 from rewards.batch import Batch
 from rewards.bounds import Bounds
-from rewards.conditions import CONDITIONS, Condition
+from rewards.conditions import CONDITIONS, Condition, Finished
 from rewards.progress import Progress
 
 AnyCondition = Annotated[SerializeAsAny[Condition], BeforeValidator(CONDITIONS.build)]
+
+
+def refuse_filtered_overlong(node: Reward) -> None:
+    """Raises ValueError where a tree has overlong filtering and a soft overlong punishment, wherever they stand. Every node with
+    several children calls it when it is made, so the outermost sees all."""
+    nodes = list(node.walk())
+    filters = [path for path, n in nodes if isinstance(n, Keep) and isinstance(n.when, Finished)]
+    punishments = [path for path, n in nodes if type(n).label() == "soft_overlong"]
+    if filters and punishments:
+        raise ValueError(
+            f"{filters[0]} leaves truncated rollouts out, {punishments[0]} is there to punish them: responses just below the cap "
+            "would be punished and those cut at it would not, so running into the cap would pay; use one of the two"
+        )
+
+
+def _picks_rollouts(when: Condition) -> bool:
+    """Whether the condition answers for each rollout, though it may look at the whole group."""
+    return when.own_scope == "rollout" or getattr(when, "picks_rollouts", False)
 
 
 class _Gate(Reward):
     when: AnyCondition
     then: AnyReward
     otherwise: AnyReward | None = None
+
+    @model_validator(mode="after")
+    def _tree(self) -> _Gate:
+        refuse_filtered_overlong(self)
+        return self
+
+    @property
+    def scope(self) -> Scope:
+        """At least the condition's."""
+        return max([super().scope, self.when.own_scope], key=SCOPES.index)
 
     @property
     def own_needs(self) -> frozenset[str]:
@@ -67,7 +95,7 @@ class RolloutGate(_Gate):
 
     @model_validator(mode="after")
     def _scope(self) -> RolloutGate:
-        if self.when.own_scope != "rollout":
+        if not _picks_rollouts(self.when):
             raise ValueError(f"condition {self.when.type!r} decides whole groups; use group_gate")
         return self
 
@@ -82,25 +110,28 @@ class GroupGate(_Gate):
 
     own_scope: ClassVar[Scope] = "group"
 
-    @property
-    def scope(self) -> Scope:
-        """At least the condition's."""
-        return max(super().scope, self.when.own_scope, key=SCOPES.index)
-
     @model_validator(mode="after")
     def _scope(self) -> GroupGate:
-        if self.when.own_scope == "rollout":
+        if _picks_rollouts(self.when):
             raise ValueError(f"condition {self.when.type!r} decides single rollouts; use rollout_gate")
         return self
 
 
 class Keep(Reward):
-    """The term, with the rollouts that fail the condition left out of every statistic (overlong filtering:
-    keep(when: finished)). They earn 0 and get no gradient."""
+    """The term, with the rollouts that fail the condition left out of every statistic. They earn 0 and get no gradient.
+
+    keep(when: finished) is overlong filtering (DAPO, 2503.14476, section 3.4); it is refused together with soft_overlong, in
+    either order and anywhere in the tree. keep(when: best_of_group) is GFPO (2508.09726).
+    """
 
     type: Literal["keep"] = "keep"
     when: AnyCondition = Field(examples=["finished"])
     term: AnyReward = Field(examples=["correct"])
+
+    @model_validator(mode="after")
+    def _tree(self) -> Keep:
+        refuse_filtered_overlong(self)
+        return self
 
     @property
     def own_needs(self) -> frozenset[str]:
@@ -110,7 +141,7 @@ class Keep(Reward):
     @property
     def scope(self) -> Scope:
         """At least the condition's."""
-        return max(super().scope, self.when.own_scope, key=SCOPES.index)
+        return max([super().scope, self.when.own_scope], key=SCOPES.index)
 
     def bounds(self, progress: Progress) -> Bounds | None:
         """The term's: what is left out is not compared."""

@@ -17,6 +17,7 @@ SCHEDULES = Registry(
         "cosine": "rewards.schedule:Cosine",
         "drops": "rewards.schedule:Drops",
         "piecewise": "rewards.schedule:Piecewise",
+        "warmup_cosine_restarts": "rewards.schedule:WarmupCosineRestarts",
     },
 )
 
@@ -96,6 +97,31 @@ class Piecewise(Schedule):
     def at(self, progress: Progress) -> float:
         """The value at this step."""
         return self.values[sum(progress.step >= s for s in self.from_steps) - 1]
+
+
+class WarmupCosineRestarts(Schedule):
+    """CANON's schedule of mu (2509.23962): v(t) = start + (hi - start) (t + 1) / warmup for t < warmup, then
+    lo + (hi - lo) (1 + cos(pi ((t - warmup) mod C) / C)) / 2 with C = (total - warmup) // cycles; t: rollout steps done.
+
+    It goes on restarting after `total` (None: the planned steps). Published: warmup 30, total 150, 3 cycles of 40; First-
+    Inter-Later-Intra hi 1, lo 0.4. First-Intra-Later-Inter is 1 - v for hi 0.6, lo 0, which is start 1, hi 0.4, lo 1.
+    """
+
+    type: Literal["warmup_cosine_restarts"] = "warmup_cosine_restarts"
+    hi: float = 1.0
+    lo: float = 0.4
+    start: float = Field(default=0.0, description="where the warm-up begins")
+    warmup: int = Field(default=30, ge=0)
+    total: int | None = Field(default=150, ge=1)
+    cycles: int = Field(default=3, ge=1)
+
+    def at(self, progress: Progress) -> float:
+        """The value at this step."""
+        if progress.step < self.warmup:
+            return self.start + (self.hi - self.start) * (progress.step + 1) / self.warmup
+        period = max(((self.total or progress.total_steps) - self.warmup) // self.cycles, 1)
+        phase = (progress.step - self.warmup) % period / period
+        return self.lo + 0.5 * (self.hi - self.lo) * (1 + math.cos(math.pi * phase))
 
 
 def _number(value: Any) -> Any:
