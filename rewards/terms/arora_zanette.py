@@ -47,8 +47,8 @@ class AroraZanette(BaseScore):
         """(N,) rewards."""
         correct = batch.correct & ~batch.truncated if self.unfinished_is_wrong else batch.correct
         base, correct = self.base(batch, correct)
-        index, mean, std = batch.group_index, *self._moments(batch, correct)
-        z = np.where(correct, (batch.length - mean[index]) / (std[index] + self.eps), 0.0)
+        mean, std = self._moments(batch, correct)
+        z = np.where(correct, (batch.length - batch.spread(mean)) / (batch.spread(std) + self.eps), 0.0)
         sigmoid = 0.5 * (1.0 + np.tanh(0.5 * z))  # does not overflow
         return np.where(correct, base * (1.0 - at(self.alpha, progress) * sigmoid), base)
 

@@ -1,5 +1,4 @@
-"""Kimi k1.5's length reward: where a response lies between the shortest and the longest of its group (2501.12599, section
-2.3.3)."""
+"""Kimi k1.5's length reward: where a response lies between the shortest and the longest of its group (2501.12599)."""
 
 from __future__ import annotations
 
@@ -51,7 +50,8 @@ class Kimi(Reward):
         if self.singleton == "raw":
             lone = batch.group_size == 1
             shortest, longest, varied = np.where(lone, 0, shortest), np.where(lone, 1, longest), varied | lone
-        index, spread = batch.group_index, np.where(varied, longest - shortest + self.eps, 1.0)
-        value = np.where(varied[index], 0.5 - (batch.length - shortest[index]) / spread[index], 0.0)
+        span = np.where(varied, longest - shortest + self.eps, 1.0)
+        place = (batch.length - batch.spread(shortest)) / batch.spread(span)
+        value = np.where(batch.spread(varied), 0.5 - place, 0.0)
         paid = np.where(batch.correct, value, np.minimum(value, 0.0))
         return np.where(batch.column("format_ok"), paid, 0.0) if self.format else paid

@@ -73,7 +73,7 @@ class AdaptiveTarget(BaseScore):
         """(N,) target of each rollout: that of its problem's band."""
         size, which = np.unique(batch.group_size, return_inverse=True)
         table = self.targets(size, int(batch.length.max(initial=0)), progress)
-        return table[which, bands(batch)][batch.group_index]
+        return batch.spread(table[which, bands(batch)])
 
     def _observe(self, batch: Batch, progress: Progress) -> None:
         watched = batch.take(batch.origin == "monitor")

@@ -1,4 +1,4 @@
-"""LASER-D's targets (2505.15612, section 4.2 and appendix): which difficulty a problem is of, how much of a band's responses
+"""LASER-D's targets (2505.15612): which difficulty a problem is of, how much of a band's responses
 a length covers, and the shortest length at which a right answer can be expected. Pure functions; `AdaptiveTarget` keeps the
 table between monitorings.
 
@@ -41,7 +41,7 @@ def grid(lower: int, upper: int, interval: int) -> Ints:
 
 def coverage(batch: Batch, band: Ints, lengths: Ints) -> Floats:
     """(3, K) share of each band's rollouts, right and wrong, with length <= lengths[k]; 0 for a band without problems."""
-    of_rollout = band[batch.group_index]
+    of_rollout = batch.spread(band)
     rows = [np.sort(batch.length[of_rollout == b]) for b in range(len(BANDS))]
     return np.stack([np.searchsorted(row, lengths, side="right") / max(len(row), 1) for row in rows])
 

@@ -39,5 +39,5 @@ class MeanOverLength(Reward):
     def compute(self, batch: Batch, progress: Progress) -> Floats:
         """(N,) rewards."""
         length = np.maximum(batch.length, 1)
-        mean = batch.group_mean(length)[batch.group_index]
+        mean = batch.spread(batch.group_mean(length))
         return batch.correct + at(self.coefficient, progress) * (mean / length - 1.0)

@@ -39,5 +39,5 @@ class ShorterBetter(Reward):
         """(N,) rewards."""
         shortest = batch.group_min(batch.length, batch.correct)
         target = np.where(np.isfinite(shortest), shortest, batch.group_mean(batch.length))
-        away = np.abs(batch.length - target[batch.group_index])
+        away = np.abs(batch.length - batch.spread(target))
         return at(self.alpha, progress) * batch.correct - at(self.beta, progress) * away
