@@ -80,7 +80,7 @@ def budget_curriculum(method: BudgetCurriculum, c: Columns, progress: Progress) 
     out = []
     for length, budget, verdict, tags in zip(c.length, c.budget, c.verdict, c.tags, strict=True):
         budget = max(1, int(budget))
-        reward = method.correctness if verdict == 1 else 0.0
+        reward: Any = method.correctness if verdict == 1 else 0.0
         if length <= budget:
             reward += method.length * length / budget
         elif length <= 2 * budget:
