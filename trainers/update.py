@@ -109,6 +109,7 @@ class Updater:
             ref_log_prob=[r["log_prob"] for r in reference] if reference else None,
             log_prob=[r["log_prob"] for r in current] if current else None,
             probes=torch.stack([r["probes"] for r in current]) if current and self.probe_ids else None,
+            temperature=self.config.rollout.temperature,
             device=self.policy.device,
         )
         plan, total = objective.plan(data), 0.0

@@ -15,13 +15,14 @@ from torch import Tensor
 class Scale:
     """Totals of a whole mini-batch over kept rollouts. tokens: response tokens; chosen: those the engine chose (not
     forced); sequences: rollouts with at least one token; groups: distinct groups; max_length: the request cap in
-    tokens."""
+    tokens; temperature: at which log_prob and probes are taken."""
 
     tokens: float
     chosen: float
     sequences: float
     groups: float
     max_length: float
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ class MiniBatch:
         ref_log_prob: Sequence[Any] | None = None,
         log_prob: Sequence[Any] | None = None,
         probes: Tensor | None = None,
+        temperature: float = 1.0,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> MiniBatch:
@@ -156,6 +158,7 @@ class MiniBatch:
                 sequences=float(mask.any(1).sum()),
                 groups=float(len(set(group_index[kept.numpy()].tolist()))),
                 max_length=float(max_length),
+                temperature=float(temperature),
             ),
             engine_log_prob=optional("engine_log_prob", engine_log_prob),
             ref_log_prob=optional("ref_log_prob", ref_log_prob),
@@ -166,6 +169,11 @@ class MiniBatch:
 
     def __len__(self) -> int:
         return len(self.keep)
+
+    @property
+    def chosen(self) -> Tensor:
+        """(N, T) bool: see Micro."""
+        return self.mask & ~self.forced
 
     def micro(
         self, rows: Sequence[int], log_prob: Tensor, entropy: Tensor | None = None, probes: Tensor | None = None

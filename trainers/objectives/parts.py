@@ -1,4 +1,4 @@
-"""The pieces that objectives are made of: aggregation over tokens, KL estimators, diagnostics."""
+"""The pieces that objectives are made of: means over tokens and groups, KL estimators, importance weights, diagnostics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from trainers.objectives.data import Micro, Scale
 
 Aggregation = Literal["token_mean", "sequence_mean", "sequence_sum", "sequence_sum_constant", "token_sum_constant"]
-Estimator = Literal["k1", "k2", "k3"]
+Estimator = Literal["k1", "k2", "k3", "low_var_kl"]
 Diagnostics = dict[str, tuple[Tensor, Tensor]]  # name -> (sum, count); names ending in "_max" hold (maximum, 1)
 LOG_RATIO_BOUND = 20.0  # exp stays finite; e**20 is far outside any clip range
 
@@ -42,18 +42,68 @@ def aggregate(
     return per_sequence.sum() / max(scale.sequences, 1.0)
 
 
+def token_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """(B,) mean of `values` (B, T) over each row's `mask`; 0 where a row has none."""
+    return torch.where(mask, values, 0.0).sum(1) / mask.sum(1).clamp(min=1)
+
+
+def group_sum(values: Tensor, group: Tensor) -> Tensor:
+    """(N,) float64 sums of `values` (N,) by `group`, which is numbered 0..P-1: those of group g at g, 0 from P on."""
+    return torch.zeros(len(values), dtype=torch.float64, device=values.device).index_add_(0, group, values.double())
+
+
+def group_softmax(
+    values: Tensor, where: Tensor, group: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Softmax of values / temperature over the members `where` of each group, float64, finite at any temperature > 0.
+
+    Returns (weights (N,), 0 outside `where`; log sum exp(values / temperature) and number of members, at g for group g
+    as in `group_sum`; both 0 for a group without members).
+    """
+    low = torch.where(where, values.double(), -torch.inf)
+    top = torch.full_like(low, -torch.inf).scatter_reduce_(0, group, low, "amax")
+    # the largest is taken off before the division, so that its exponent is exactly 0 and no other one is positive
+    shifted = torch.where(where, low - top[group], 0.0) / temperature
+    terms = torch.where(where, shifted.exp(), 0.0)
+    total, members = group_sum(terms, group), group_sum(where, group)
+    log_sum = torch.where(members > 0, top / temperature + total.clamp(min=1).log(), 0.0)
+    return terms / total.clamp(min=1)[group], log_sum, members
+
+
 def kl(log_prob: Tensor, other: Tensor, estimator: Estimator) -> Tensor:
     """Per-token estimate of KL(p || other) from tokens sampled from p, nats (Schulman, "Approximating KL
     divergence").
 
     k1 = log p/other, unbiased, may be negative; k2 = k1**2 / 2; k3 = other/p - 1 - log other/p, unbiased, never
-    negative (verl's low_var_kl). As a loss, in expectation: k1 has no gradient, k2 has that of KL(p || other), k3
-    that of KL(other || p).
+    negative; low_var_kl: k3 as verl codes it, at most 10, beyond which it has no gradient. As a loss, in expectation:
+    k1 has no gradient, k2 has that of KL(p || other), k3 that of KL(other || p).
     """
     d = (other - log_prob).clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND)
     if estimator == "k1":
         return -d
-    return d**2 / 2 if estimator == "k2" else torch.expm1(d) - d
+    if estimator == "k2":
+        return d**2 / 2
+    return torch.expm1(d) - d if estimator == "k3" else (d.exp() - d - 1).clamp(-10, 10)
+
+
+def importance_weight(
+    micro: Micro, how: Literal["truncate", "mask"], level: Literal["token", "sequence"], low: float, high: float
+) -> tuple[Tensor, Diagnostics]:
+    """(weights w (B, T) of the tokens that the engine chose, diagnostics) for w = old / engine: of the token, or of the
+    response (product over its chosen tokens).
+
+    truncate: min(w, high). mask: w where low <= w <= high, else 0. Diagnostics, over tokens: importance_weight, the mean
+    of what is returned; importance_truncated or importance_masked, the share that was.
+    """
+    assert micro.engine_log_prob is not None, "needs names engine_log_prob"
+    gap = torch.where(micro.chosen, micro.old_log_prob - micro.engine_log_prob, 0.0)
+    if level == "sequence":
+        gap = gap.sum(1, keepdim=True).expand_as(gap)
+    weight = gap.clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND).exp()
+    outside = (weight > high) if how == "truncate" else (weight > high) | (weight < low)
+    weight = weight.clamp(max=high) if how == "truncate" else torch.where(outside, 0.0, weight)
+    name = "importance_truncated" if how == "truncate" else "importance_masked"
+    return weight, {"importance_weight": over(weight, micro.chosen), name: over(outside, micro.chosen)}
 
 
 def common_diagnostics(micro: Micro) -> Diagnostics:
