@@ -1,0 +1,1 @@
+"""Analyses of finished rollouts that are methods of their own: nothing here trains or samples."""
