@@ -2,6 +2,7 @@
 
 taut eval model=runs/train/model samples=4 out=eval.parquet         # a run's model: prompt, data, cap and verifier as in the run
 taut eval model=FOLDER data=FILE.jsonl samples=8 max_tokens=2048    # any Hugging Face folder
+taut eval model=FOLDER data=FILE.jsonl samples=16 reference=REF.jsonl  # then: taut train ... data=FILE.jsonl reference=REF.jsonl
 taut eval                                                           # the embedded benchmark's base model
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,6 @@ from rollout.paths import locate
 from trainers.config import PromptConfig, VerifierConfig, merge, parse_override, read_yaml, recipe, resolve, set_dotted
 
 COLUMNS = ("problem_id", "level", "sample_id", "length", "verdict", "truncated", "reason", "text")
-REFERENCE_FORMATS = (".jsonl", ".parquet")
 
 
 class EvaluateConfig(BaseModel):
@@ -36,6 +36,9 @@ class EvaluateConfig(BaseModel):
     model: str = Field(description="a Hugging Face folder, or a run folder (then its final model)")
     data: str = Field(description="JSONL or parquet with id, problem, answer")
     out: str = Field("eval.parquet", description="one row a sample; must not exist yet")
+    columns: dict[str, str] = Field(
+        default={}, description="our column names and the file's, where they differ: {problem: question}"
+    )
     unverifiable: Literal["refuse", "drop"] = Field(
         default="refuse", description="problems whose gold answer the verifier cannot parse"
     )
@@ -49,7 +52,8 @@ class EvaluateConfig(BaseModel):
     rollout: EngineConfig = EngineConfig()
     verifier: VerifierConfig = VerifierConfig()
     reference: str | None = Field(
-        None, description="also write the problems with accuracy and mean length: a data file"
+        None,
+        description="also write accuracy and mean length by problem to this .jsonl file: taut train reference=FILE",
     )
 
 
@@ -98,9 +102,11 @@ def _defaults(model: str | None) -> dict[str, Any]:
 
 def _of_run(run: dict[str, Any], model: str) -> dict[str, Any]:
     values: dict[str, Any] = {"model": model, **{key: run.get(key) or {} for key in ("prompt", "rollout", "verifier")}}
-    data = (run.get("heldout") or {}).get("data")
+    held = run.get("heldout") or {}
+    data, columns = held.get("data"), held.get("columns")
     cap = (run.get("sampling") or {}).get("max_tokens")
     found = {"data": data, "max_tokens": cap if isinstance(cap, int) else None}
+    found["columns"] = run.get("columns") if columns is None else columns
     found["temperature"] = values["rollout"].get("temperature")
     return merge(values, {key: value for key, value in found.items() if value is not None})
 
@@ -110,8 +116,8 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> Path
     out = Path(config.out)
     if out.exists():
         raise TautError(f"out={out}: exists already; remove it or choose another `out`")
-    if config.reference is not None and not config.reference.endswith(REFERENCE_FORMATS):
-        raise TautError(f"reference={config.reference}: write it as {' or '.join(REFERENCE_FORMATS)}")
+    if config.reference is not None and not config.reference.endswith(".jsonl"):
+        raise TautError(f"reference={config.reference}: it is written as JSON lines; name it .jsonl")
     from rewards.verifier import Verifier
     from rollout.engine import make_engine
     from rollout.log import write_rollouts
@@ -119,7 +125,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> Path
     from rollout.prompts import PromptTemplate, load_tokenizer, stop_ids
     from rollout.sampler import Sampler, heldout_requests, to_batch
 
-    problems = load_problems(locate(config.data), config.problems, None, config.unverifiable)
+    problems = load_problems(locate(config.data), config.problems, config.columns, config.unverifiable)
     path = locate(config.model)
     tokenizer = load_tokenizer(path)
     stops, warnings = stop_ids(tokenizer, *_model_configs(path))
@@ -150,7 +156,8 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> Path
     meta = {"kind": "evaluation", "engine": engine.name, **config.model_dump(mode="json", exclude={"rollout", "out"})}
     write_rollouts(out, rollouts, to_batch(rollouts), meta)
     if config.reference is not None:
-        write_reference(Path(config.reference), problems, read_evaluation(out)[0])
+        made_by = {key: value for key, value in meta.items() if key not in ("kind", "verifier", "reference")}
+        write_reference(Path(config.reference), problems, read_evaluation(out)[0], made_by)
     return out
 
 
@@ -165,33 +172,27 @@ def _model_configs(path: Path) -> tuple[Any, Any]:
     return AutoConfig.from_pretrained(path), generation
 
 
-def write_reference(path: Path, problems: Sequence[Any], samples: Samples) -> None:
-    """The problems with `reference_accuracy`, `reference_length` (mean output tokens) and `reference_samples` added.
+def write_reference(path: Path, problems: Sequence[Any], samples: Samples, made_by: Mapping[str, Any]) -> None:
+    """What the model did on each problem, for methods that compare with it (`taut train reference=FILE`).
 
-    JSONL or parquet by the suffix; trained on, the file gives rewards their reference columns. Samples with unknown
-    verdicts are left out; a problem without known ones has null.
+    JSON lines: {"_meta": `made_by`} first (model, data, samples, temperature, cap, seed), then a line a problem, {"id",
+    "accuracy", "length" (mean output tokens), "samples", "correct"}. Samples with unknown verdicts are left out of all four;
+    a problem without known ones has null for accuracy and length.
     """
     from rollout.log import write_atomically
 
-    rows = []
-    for p in problems:
-        mine = samples.take((samples.problem_id == p.id) & samples.known)
-        row = {"id": p.id, "problem": p.problem, "answer": p.answer, "level": p.level, "source": p.source, **p.extra}
-        row["reference_accuracy"] = float((mine.verdict == 1).mean()) if len(mine) else None
-        row["reference_length"] = float(mine.length.mean()) if len(mine) else None
-        rows.append(row | {"reference_samples": len(mine)})
-
-    def write(temporary: Path) -> None:
-        if path.suffix == ".jsonl":
-            temporary.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
-            return
-        import pyarrow as pa
-        import pyarrow.parquet as parquet
-
-        names = dict.fromkeys(name for row in rows for name in row)
-        parquet.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), temporary)
-
-    write_atomically(path, write)
+    known = samples.take(samples.known)
+    position = {p.id: i for i, p in enumerate(problems)}
+    index = np.array([position[id] for id in known.problem_id], dtype=int)
+    count = np.bincount(index, minlength=len(problems))
+    right = np.bincount(index, np.asarray(known.verdict == 1, dtype=float), len(problems))
+    length = np.bincount(index, np.asarray(known.length, dtype=float), len(problems))
+    rows: list[dict[str, Any]] = [{"_meta": dict(made_by)}]
+    for p, n, c, tokens in zip(problems, count.tolist(), right.tolist(), length.tolist(), strict=True):
+        accuracy, mean = (c / n, tokens / n) if n else (None, None)
+        rows.append({"id": p.id, "accuracy": accuracy, "length": mean, "samples": n, "correct": int(c)})
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_atomically(path, lambda temporary: temporary.write_text(lines, encoding="utf-8"))
 
 
 def read_evaluation(path: Path) -> tuple[Samples, dict[str, Any]]:

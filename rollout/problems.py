@@ -8,7 +8,8 @@ import json
 import math
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,6 +70,101 @@ def load_problems(
         )
     warnings.warn(f"{listed}\n{len(bad)} of {len(problems)} rows dropped", stacklevel=2)
     return [problem for problem in problems if not doubts[problem.id]]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a model did on one problem: share correct and mean length in tokens, over `samples` with a known verdict; None
+    where there was none."""
+
+    id: str
+    accuracy: float | None
+    length: float | None
+    samples: int | None = None
+    correct: int | None = None
+
+
+def load_reference(path: str | Path) -> tuple[dict[str, Reference], dict[str, Any]]:
+    """({problem id: Reference}, what the file says of how it was made) of a file that `taut eval reference=FILE` wrote.
+
+    One JSON line a problem, {"id", "accuracy", "length", "samples", "correct"} (the last two may be absent), in any order;
+    the first line may be {"_meta": {...}}. Raises TautError (file:line, value, remedy) for anything else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise TautError(f"{_missing(path)}; references are written by: taut eval model=... data=... reference={path}")
+    found: dict[str, Reference] = {}
+    places: dict[str, str] = {}
+    meta: dict[str, Any] = {}
+    for i, (place, row) in enumerate(_jsonl_rows(path)):
+        if "_meta" in row:
+            if i or not isinstance(row["_meta"], dict):
+                raise TautError(f"{place}: _meta stands in the first line only, as an object; keep one model in a file")
+            meta = row["_meta"]
+            continue
+        entry = _reference(place, row)
+        if entry.id in places:
+            raise TautError(
+                f"{place}: problem {entry.id!r} already stands at {places[entry.id]}; remove one of the two"
+            )
+        places[entry.id], found[entry.id] = place, entry
+    if not found:
+        raise TautError(f"{path}: holds no reference; write it with: taut eval model=... data=... reference={path}")
+    return found, meta
+
+
+def add_reference(problems: Sequence[Problem], path: str | Path) -> list[Problem]:
+    """The problems with `reference_accuracy` and `reference_length` in `extra`, which rewards read as columns.
+
+    Entries of other problems are left alone. Raises TautError for a problem without an entry, or whose entry has no numbers.
+    """
+    found, _ = load_reference(path)
+    again = "measure it: taut eval model=... data=... (this run's data) samples=... reference=FILE"
+    if lacking := [p.id for p in problems if p.id not in found]:
+        raise TautError(
+            f"{path}: {len(lacking)} of {len(problems)} problems have no entry, such as {lacking[0]!r}; {again}"
+        )
+    out = []
+    for p in problems:
+        entry = found[p.id]
+        if entry.accuracy is None or entry.length is None:
+            raise TautError(
+                f"{path}: problem {p.id!r} has no sample with a known verdict; {again}, or drop the problem"
+            )
+        out.append(replace(p, extra=p.extra | {"reference_accuracy": entry.accuracy, "reference_length": entry.length}))
+    return out
+
+
+def between(problems: Sequence[Problem], low: float, high: float) -> list[Problem]:
+    """The problems whose reference accuracy lies in [low, high], in order. Raises TautError when none does."""
+    accuracies = [float(p.extra["reference_accuracy"]) for p in problems]
+    kept = [p for p, a in zip(problems, accuracies, strict=True) if low - 1e-9 <= a <= high + 1e-9]
+    if not kept:
+        spread = f"they run from {min(accuracies):g} to {max(accuracies):g}" if accuracies else "there are none"
+        raise TautError(
+            f"difficulty: no problem has a reference accuracy in [{low:g}, {high:g}] ({spread}); widen low and high"
+        )
+    return kept
+
+
+def _reference(place: str, row: dict[str, Any]) -> Reference:
+    id = _text(place, "id", row.get("id"))
+    if not id.strip():
+        raise TautError(f"{place}: id is {_short(row.get('id'))}; each line is {{id, accuracy, length}}")
+    values: dict[str, Any] = {}
+    for name, most in (("accuracy", 1.0), ("length", math.inf), ("samples", math.inf), ("correct", math.inf)):
+        value = row.get(name)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name in ("accuracy", "length") and name not in row:
+            raise TautError(
+                f"{place}: no {name!r} among its keys ({', '.join(row)}); each line is {{id, accuracy, length}}"
+            )
+        if value is not None and not (number and math.isfinite(value) and 0 <= value <= most):
+            raise TautError(
+                f"{place}: {name} is {_short(value)}; give a number from 0{' to 1' if most == 1 else ' on'}"
+            )
+        values[name] = value
+    return Reference(id, **values)
 
 
 def _column_names(path: Path, columns: dict[str, str]) -> dict[str, str]:

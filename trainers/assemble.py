@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,12 @@ from rewards.progress import Progress
 from rewards.verifier import Verifier
 from rollout.engine import make_engine
 from rollout.paths import locate
-from rollout.problems import load_problems
+from rollout.problems import add_reference, between, load_problems
 from rollout.prompts import PromptTemplate, load_tokenizer, stop_ids
 from rollout.sampler import Sampler
 from rollout.sync import Canary
 from rollout.types import Problem
+from trainers.checks import refuse_without_think_end
 from trainers.config import TrainConfig
 from trainers.optim import make_optimizer
 from trainers.policy import Policy
@@ -27,9 +30,12 @@ from trainers.update import Updater
 
 @dataclass
 class Parts:
-    """All that a trainer works with. warnings: what a person should know before the first step."""
+    """All that a trainer works with. loaded: problems in the data, before the difficulty filter. digest: of the problems
+    trained on and their references: a resumed run draws from the same. warnings: what a person should know first."""
 
     problems: list[Problem]
+    loaded: int
+    digest: str
     heldout: list[Problem]
     tokenizer: Any
     updater: Updater
@@ -44,6 +50,17 @@ def progress_at(step: int, config: TrainConfig) -> Progress:
     return Progress(step, config.steps, cap, config.seed)
 
 
+def load_training(config: TrainConfig) -> tuple[list[Problem], int]:
+    """The problems to train on, and how many the data holds: with reference statistics, within the difficulty asked for."""
+    problems = load_problems(locate(config.data), None, config.columns, config.unverifiable)
+    loaded = len(problems)
+    if config.reference is not None:
+        problems = add_reference(problems, locate(config.reference))
+    if config.difficulty is not None:
+        problems = between(problems, config.difficulty.low, config.difficulty.high)
+    return problems, loaded
+
+
 def assemble(run: Run) -> Parts:
     """The parts of a run; from its checkpoint, if there is one, with optimiser, reward and plan state put back.
 
@@ -51,9 +68,16 @@ def assemble(run: Run) -> Parts:
     """
     config = run.config
     torch.manual_seed(config.seed)  # nothing of ours draws from torch; a model or a plug-in might
-    problems = load_problems(locate(config.data), unverifiable=config.unverifiable)
+    problems, loaded = load_training(config)
+    made_of = digest(problems)
+    if run.source and run.state and run.state.get("problems", made_of) != made_of:
+        raise TautError(
+            f"{run.source}: was made with other problems or references than data={config.data}, "
+            f"reference={config.reference} give now; put the files back to resume, or start a new run"
+        )
     held = config.heldout
-    heldout = load_problems(locate(held.data), held.problems, None, config.unverifiable) if held.data else []
+    columns = config.columns if held.columns is None else held.columns
+    heldout = load_problems(locate(held.data), held.problems, columns, config.unverifiable) if held.data else []
     if shared := {p.id for p in problems} & {p.id for p in heldout}:
         raise TautError(
             f"heldout.data={held.data}: {len(shared)} problems are also trained on, such as {sorted(shared)[0]!r}; "
@@ -66,12 +90,14 @@ def assemble(run: Run) -> Parts:
     if "ref_log_prob" in config.objective.needs:
         reference = Policy.load(locate(config.kl_reference or config.model), dtype=config.dtype)
     think_end = tokenizer.convert_tokens_to_ids("</think>")
+    think_end = None if think_end == tokenizer.unk_token_id else think_end
+    refuse_without_think_end(config, think_end)
     updater = Updater(
         policy=policy,
         optimizer=make_optimizer(policy.model, config.optim),
         config=config,
         reference=reference,
-        think_end=None if think_end == tokenizer.unk_token_id else think_end,
+        think_end=think_end,
         probe_ids=tuple((position, _one_token(tokenizer, text)) for position, text in config.objective.probe_tokens),
     )
     if run.source and run.state:
@@ -81,7 +107,15 @@ def assemble(run: Run) -> Parts:
     canary = template.render(problems[0], config.sampling.told_budget(progress_at(run.step, config)))
     engine = make_engine(config.rollout, str(source), stops)
     sampler = Sampler(engine, template, Verifier(**vars(config.verifier)), stops, config.seed)
-    return Parts(problems, heldout, tokenizer, updater, sampler, Canary(template.encode(canary)), warnings)
+    return Parts(
+        problems, loaded, made_of, heldout, tokenizer, updater, sampler, Canary(template.encode(canary)), warnings
+    )
+
+
+def digest(problems: list[Problem]) -> str:
+    """One number for the problems that a run draws from, their order and their references."""
+    rows = [[p.id, p.extra.get("reference_accuracy"), p.extra.get("reference_length")] for p in problems]
+    return hashlib.sha256(json.dumps(rows, default=str).encode()).hexdigest()
 
 
 def _restore(source: Path, state: dict[str, Any], config: TrainConfig, updater: Updater) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rewards.base import AnyReward, dump
 from rewards.errors import TautError
@@ -18,6 +18,7 @@ from rewards.registry import Node, describe, nearest
 from rollout.engine import EngineConfig
 from rollout.sampling import AnyPlan
 from trainers.advantages.base import AnyAdvantage
+from trainers.checks import refuse
 from trainers.objectives.base import AnyObjective
 from trainers.optim import OptimConfig
 
@@ -41,6 +42,20 @@ class PromptConfig(_Config):
     system: str | None = None
 
 
+class DifficultyConfig(_Config):
+    """Train on the problems whose reference accuracy lies in [low, high]: neither hopeless nor solved. The defaults are those
+    of GRPO-lambda (2505.18086), which keeps what the base model answers right 2 to 6 times of 8."""
+
+    low: float = Field(default=0.25, ge=0, le=1)
+    high: float = Field(default=0.75, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> DifficultyConfig:
+        if self.low > self.high:
+            raise ValueError(f"low={self.low:g} is more than high={self.high:g}; exchange them")
+        return self
+
+
 class VerifierConfig(_Config):
     """Verification: killable processes for what needs algebra, their deadline and memory, and what counts as an answer."""
 
@@ -56,6 +71,7 @@ class HeldoutConfig(_Config):
     """Tests during training, on problems that are not trained on, at the training temperature."""
 
     data: str | None = Field(default=None, description="JSONL or parquet; None: no held-out tests")
+    columns: dict[str, str] | None = Field(default=None, description="as `columns` of the run; None: the run's")
     every: int = Field(default=20, ge=1, description="steps between tests; the last step is always tested")
     problems: int | None = Field(default=None, ge=1, description="the first so many problems of the file; None: all")
     samples: int = Field(default=1, ge=1)
@@ -92,13 +108,25 @@ class TrainConfig(_Config):
 
     model: str = Field(description="a Hugging Face folder, or package:folder")
     data: str = Field(description="JSONL or parquet with id, problem, answer, or package:file")
+    columns: dict[str, str] = Field(
+        default={}, description="our column names and the file's, where they differ: {problem: question}"
+    )
     unverifiable: Literal["refuse", "drop"] = Field(
         default="refuse", description="problems whose gold answer the verifier cannot parse"
+    )
+    reference: str | None = Field(
+        default=None, description="accuracy and length by problem of a reference model: taut eval reference=FILE"
+    )
+    difficulty: DifficultyConfig | None = Field(
+        default=None, description="train on problems of this reference accuracy only; None: on all"
     )
     out: str = Field(default="runs/train", description="the run folder; must not hold a run yet")
     steps: int = Field(default=100, ge=1)
     prompts: int = Field(default=16, ge=1, description="problems a step")
     seed: int = Field(default=0, ge=0)
+    strict: bool = Field(
+        default=False, description="refuse a reward for which `taut check` finds a wrong rollout ahead of a correct one"
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     reward: AnyReward = Field(default_factory=lambda: _PIECES["reward"], validate_default=True)
     advantage: AnyAdvantage = Field(default_factory=lambda: _PIECES["advantage"], validate_default=True)
@@ -120,6 +148,15 @@ class TrainConfig(_Config):
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
     alarms: AlarmConfig = AlarmConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainConfig:
+        if self.difficulty is not None and self.reference is None:
+            raise ValueError(
+                "difficulty: needs the accuracy by problem; give reference=FILE, which "
+                "`taut eval model=... data=... samples=8 reference=FILE` writes"
+            )
+        return self
 
 
 def to_mapping(value: Any) -> Any:
@@ -229,7 +266,8 @@ def resolve(model: type[BaseModel], values: dict[str, Any], source: str) -> Any:
                 lines.append(f"{place}: missing; give {place}=...")
             else:
                 given = "" if item["type"] == "value_error" else f", got {json.dumps(item['input'], default=str)}"
-                lines.append(f"{place}: {item['msg'].removeprefix('Value error, ')}{given}")
+                message = item["msg"].removeprefix("Value error, ") + given
+                lines.append(f"{place}: {message}" if place else message)
         raise TautError(f"{source}:\n" + "\n".join(f"  {line}" for line in lines)) from None
 
 
@@ -242,11 +280,13 @@ def _keys(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
     return list(model.model_fields)
 
 
-def load_config(arguments: Sequence[str], default_recipe: str = "overthinker") -> TrainConfig:
+def load_config(
+    arguments: Sequence[str], default_recipe: str = "overthinker", *, refused: bool = True
+) -> TrainConfig:
     """The config of `taut train ARGUMENTS`: class defaults, then the recipe, then the overrides from left to right.
 
     Without `model=` the embedded benchmark's recipe is the base. `recipe=NAME|FILE` may be given several times: later lie
-    on earlier. Raises TautError.
+    on earlier. Raises TautError, also for settings that do not go together (`trainers.checks`; not with refused=False).
     """
     pairs = [parse_override(a) for a in arguments]
     values: dict[str, Any] = deepcopy(_PIECES)
@@ -258,7 +298,10 @@ def load_config(arguments: Sequence[str], default_recipe: str = "overthinker") -
     for keys, value in pairs:
         if keys != ["recipe"]:
             set_dotted(values, keys, value)
-    return resolve(TrainConfig, values, "configuration")
+    config = resolve(TrainConfig, values, "configuration")
+    if refused:
+        refuse(config)
+    return config
 
 
 __all__ = [

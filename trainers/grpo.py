@@ -18,6 +18,7 @@ import torch
 
 from rewards.base import Scores
 from rewards.batch import Batch
+from rewards.inversion import Witness
 from rewards.progress import Progress
 from rollout.log import write_rollouts
 from rollout.sampler import heldout_requests, to_batch
@@ -26,6 +27,7 @@ from rollout.sync import sync
 from rollout.types import Request, Rollout
 from trainers import checkpoint
 from trainers.assemble import assemble, progress_at
+from trainers.checks import inversion
 from trainers.config import to_mapping
 from trainers.console import Display
 from trainers.interrupt import Interruptible
@@ -42,6 +44,7 @@ class Trainer:
         self.run, self.config, self.step_number = run, run.config, run.step
         parts = assemble(run)
         self.problems, self.heldout, self.warnings = parts.problems, parts.heldout, parts.warnings
+        self.loaded, self.digest = parts.loaded, parts.digest
         self.tokenizer, self.updater, self.policy = parts.tokenizer, parts.updater, parts.updater.policy
         self.sampler, self.engine, self.canary = parts.sampler, parts.sampler.engine, parts.canary
 
@@ -54,6 +57,9 @@ class Trainer:
             self.display.say(self._banner())
             for warning in self.warnings:
                 self.display.warn(warning)
+            finding = inversion(config, self.step_number, effort=0.1, seconds=0.5)
+            say = self.display.warn if isinstance(finding, Witness) else self.display.say
+            say(f"inversion check: {finding}")
             self._sync()
             while self.step_number < config.steps and not stop.asked:
                 start = time.perf_counter()
@@ -113,7 +119,7 @@ class Trainer:
 
         with phase("log"):
             row = rollout_metrics(batch, rollouts) | score_metrics(batch, scores, advantage) | updated
-            row |= {"max_tokens": plan.cap(progress), "sync_gap": gap, "events": self.engine.take_events()}
+            row |= {"max_tokens": progress.max_length, "sync_gap": gap, "events": self.engine.take_events()}
             if config.log.rollouts:
                 meta = {
                     "step": progress.step + 1,
@@ -157,6 +163,7 @@ class Trainer:
                 config.sampling.told_budget(progress),
             )
             rollouts = self.sampler(requests)
+            config.sampling.read_modes(rollouts)
             batch = to_batch(rollouts)
             path = self.run.path / f"heldout/step-{self.step_number:06d}.parquet"
             write_rollouts(path, rollouts, batch, {"step": self.step_number, "temperature": config.rollout.temperature})
@@ -169,6 +176,7 @@ class Trainer:
         config = self.config
         state = {
             "step": self.step_number,
+            "problems": self.digest,
             "reward": config.reward.state_dict(),
             "sampling": config.sampling.state_dict(),
             "config": to_mapping(config),
@@ -205,12 +213,16 @@ class Trainer:
             problems, first = [self.problems[i] for i in order], progress.step * wanted.problems * wanted.samples
             budget, template = self.config.sampling.told_budget(progress), self.sampler.template
             requests = [
-                Request(p, g, first + g * wanted.samples + k, prompt, progress.max_length, origin="monitor")
+                Request(
+                    p, g, first + g * wanted.samples + k, prompt, progress.max_length, budget=budget, origin="monitor"
+                )
                 for g, p in enumerate(problems)
                 for prompt in [template.render(p, budget)]
                 for k in range(wanted.samples)
             ]
-            self.config.reward.observe(to_batch(self.sampler(requests)), progress)
+            rollouts = self.sampler(requests)
+            self.config.sampling.read_modes(rollouts)
+            self.config.reward.observe(to_batch(rollouts), progress)
 
     def _sync(self, version: int | None = None) -> float:
         version = self.step_number if version is None else version
@@ -231,8 +243,11 @@ class Trainer:
         config, model = self.config, self.policy.model
         size = sum(p.numel() for p in model.parameters())
         where = f"from step {self.step_number}" if self.step_number else "from the start"
+        kept = ""
+        if config.difficulty is not None:
+            kept = f" of {self.loaded} (reference accuracy {config.difficulty.low:g} to {config.difficulty.high:g})"
         return (
-            f"{config.model}: {size / 1e6:.2f} M parameters; {len(self.problems)} problems, {len(self.heldout)} held out; "
+            f"{config.model}: {size / 1e6:.2f} M parameters; {len(self.problems)}{kept} problems, {len(self.heldout)} held out; "
             f"engine {self.engine.name}; {config.prompts} x {config.sampling.samples} rollouts a step; {config.out} {where}"
         )
 
