@@ -88,6 +88,13 @@ def pareto(arguments: list[str]) -> int:
     return main(arguments)
 
 
+def check(arguments: list[str]) -> int:
+    """can a wrong answer outscore a correct one: [recipe=NAME] [key=value ...] [--effort N]"""
+    from trainers.checks import main
+
+    return main(arguments)
+
+
 def methods(arguments: list[str]) -> int:
     """every reward, condition, schedule, advantage, objective, sampling plan and recipe by name"""
     from rewards.base import REWARDS
@@ -112,6 +119,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "eval": evaluate,
     "sweep": sweep,
     "pareto": pareto,
+    "check": check,
     "methods": methods,
 }
 

@@ -17,7 +17,7 @@ import numpy as np
 from rewards.base import Reward
 from rewards.batch import Batch, Floats
 from rewards.inversion_search import Budgets, Modes, Search, Space, enumerate_all
-from rewards.inversion_trial import Before, Shrink
+from rewards.inversion_trial import TRIES, Before, Shrink
 from rewards.progress import Progress
 
 ENUMERATED = 8_000_000  # most rollouts that an enumeration scores, at effort 1
@@ -96,13 +96,18 @@ def check(
 
     Looks at lengths up to `max_length`, steps 0 to total_steps - 1 (`places`: other steps, each with its own longest
     response), and states that the reward can reach from its present one in these steps. A truncated rollout is wrong and as long
-    as its cap; a correct one has a token or more. modes: (name, cap) pairs at a place; budgets: (least, largest) told there. `effort` scales the search; `seconds` ends it early, and then the number of groups depends on the machine.
+    as its cap; a correct one has a token or more. modes: (name, cap) pairs at a place; budgets: (least, largest) told there.
+
+    `effort` scales the search; `seconds` ends it early, and then the number of groups depends on the machine.
     All else depends on `seed` alone. The reward stays as it is.
     """
     places = places or [Progress(step, total_steps, max_length) for step in range(total_steps)]
+    sizes = [n for n in group_sizes if n > 1]
+    if not sizes:
+        return Proved("groups of one have nothing to compare")
     if proof := _by_bounds(reward, places):
         return proof
-    space = Space(reward, places, [n for n in group_sizes if n > 1], modes, budgets)
+    space = Space(reward, places, sizes, modes, budgets)
     found = enumerate_all(space, effort * ENUMERATED)
     if isinstance(found, int):
         return Proved(f"every rollout that there is was scored at all {len(places)} steps, {found} in all")
@@ -110,7 +115,7 @@ def check(
     found = found or search.run(effort, None if seconds is None else time.monotonic() + seconds)
     if found is None:
         return NoneFound(search.seen, "" if search.seen else search.refused)
-    small = Shrink(reward)(found)
+    small = Shrink(reward, round(TRIES * max(effort, 0.1)))(found)
     pair = small.pair(reward)  # scored once more, by the public way
     assert pair is not None
     return Witness(small.batch, small.progress, small.before, pair.rewards, pair.correct, pair.wrong, space.reads)

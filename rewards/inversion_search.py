@@ -120,8 +120,8 @@ class Search:
         space, reward, rng = self.space, self.space.reward, self.rng
         alone = reward.scope in ("step", "dataset")  # groups of a batch are not independent: many small batches
         slow = "tokens" in space.reads
-        rounds, groups = (1500, 16) if alone else (100, 64) if slow else (200, 256) if space.stateful else (64, 4096)
-        for i in range(max(1, round(rounds * effort)) if space.sizes else 0):
+        rounds, groups = (1500, 16) if alone else (100, 64) if slow else (400, 64) if space.stateful else (64, 4096)
+        for i in range(max(1, round(rounds * effort))):
             if deadline is not None and i and time.monotonic() > deadline:
                 break
             place = space.places[(0, len(space.places) - 1, int(rng.integers(len(space.places))))[i % 3]]

@@ -16,7 +16,7 @@ from rewards.errors import TautError
 from rewards.progress import Progress
 
 TOLERANCE = 1e-9  # relative; what rounding may do is no inversion
-TRIES = 2000  # smaller trials that are scored to make a witness small
+TRIES = 6000  # batches that are scored or observed to make a witness small, at effort 1
 PLAIN: dict[str, Any] = {"truncated": False, "format_ok": True, "tags": frozenset({"think", "answer"})}
 PLAIN |= {column: 0.0 for column in OPTIONAL if "entropy_" in column}
 
@@ -78,8 +78,8 @@ def objects(values: Any) -> Any:
 class Shrink:
     """Takes away from a witness all that it is one without."""
 
-    def __init__(self, reward: Reward) -> None:
-        self.reward, self.tries = reward, TRIES
+    def __init__(self, reward: Reward, tries: int) -> None:
+        self.reward, self.tries = reward, tries
 
     def __call__(self, trial: Trial) -> Trial:
         """The smallest trial that was found, with a pair in it as there is in the given one."""
@@ -91,7 +91,7 @@ class Shrink:
 
     def _try(self, trial: Trial, smaller: Trial) -> Trial:
         """`smaller` where it is a witness too."""
-        self.tries -= 1
+        self.tries -= 1 + len(smaller.before)
         try:
             return smaller if self.tries > 0 and smaller.pair(self.reward) else trial
         except (TautError, ValueError):  # a batch that the method does not take

@@ -280,9 +280,7 @@ def _keys(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
     return list(model.model_fields)
 
 
-def load_config(
-    arguments: Sequence[str], default_recipe: str = "overthinker", *, refused: bool = True
-) -> TrainConfig:
+def load_config(arguments: Sequence[str], default_recipe: str = "overthinker", *, refused: bool = True) -> TrainConfig:
     """The config of `taut train ARGUMENTS`: class defaults, then the recipe, then the overrides from left to right.
 
     Without `model=` the embedded benchmark's recipe is the base. `recipe=NAME|FILE` may be given several times: later lie
