@@ -14,8 +14,9 @@ from trainers.objectives.gspo import Gspo
 
 
 class AdaptThinkLoss(Gspo):
-    """GSPO's form, clip 0.2 and 0.2, with the first token's old probability replaced by the share of its mode:
-    nothinking_ratio where the request's mode is `nothinking`, else 1 - nothinking_ratio.
+    """-min(s A, clip(s, 1 - clip_low, 1 + clip_high) A), a mean over responses; s = exp(mean over tokens of log new / old),
+    with the first token's old probability replaced by the share of its mode: nothinking_ratio where the mode is
+    `nothinking`, else 1 - nothinking_ratio.
 
     The plan forces the first token (`</think>`, or a word that starts to think) for a share of every group, so it was
     sampled with that share as its probability; hence the forced first token is part of the ratio and is trained: that is
@@ -23,7 +24,7 @@ class AdaptThinkLoss(Gspo):
     official code does. Forced tokens after the first have no sampling probability and are left out; a rollout without a
     mode keeps its old probability. Raises TautError when no kept rollout has a mode.
 
-    Published: nothinking_ratio 0.5, K = 16 samples a problem, advantage c - reference accuracy + delta [no thinking],
+    Published: clip 0.2 and 0.2, nothinking_ratio 0.5, 16 samples a problem, advantage c - reference accuracy + delta [no thinking],
     delta 0.05. The official code reads the advantage of the first token; here each token's own counts (equal there). It
     takes ratios 0 and 1 as a probability of e**-1e9; these are refused here, one mode alone is nothing to choose from.
     """

@@ -15,21 +15,7 @@ from trainers.objectives.parts import Diagnostics, common_diagnostics, group_sof
 
 
 class Discriminative(Objective):
-    """What DRPO and DisCO share: per group, scores of correct rollouts up, those of wrong ones down, under a KL constraint.
-
-    With s = mean log-prob over a response's tokens, at the training temperature, weights w over the correct (P) and N the
-    wrong rollouts of a group: minimise -(1 / Q) sum over groups of [sum_P w s - tau log mean_N exp(s / tau)]
-    + (beta / 2) max(K - delta, 0)**2. So d loss / d s is -w / Q for the correct, softmax_N(s / tau) / Q for the wrong.
-
-    No ratio, no clipping, no advantage: verdicts alone count. A group without correct or without wrong rollouts has
-    no term; Q counts it (`denominator: all`, the official code) or not (`valid`). Rollouts of unknown verdict and empty
-    ones are in neither set (the official code gives NaN for empty ones). Forced tokens are in neither s nor K. K is a mean over
-    the mini-batch's tokens, kl_estimator k1 (official kl_type `kl`; may be negative: no constraint then) or k3
-    (`low_var_kl`); the official code takes it over a micro-batch, here it does not depend on the split. The factor
-    beta max(K - delta, 0) is held constant, as there: the gradient of (beta / 2) max(K - delta, 0)**2, so the paper's
-    beta_0 is beta / 2. `loss` is the official surrogate, in which the wrong ones' term is worth tau; the true value of
-    the bracket is the diagnostic `objective_value`.
-    """
+    """What `drpo` and `disco` share; they differ in the weights of the correct rollouts. See Drpo."""
 
     whole_groups: ClassVar[bool] = True
     reads_advantage: ClassVar[bool] = False
@@ -84,15 +70,26 @@ class Discriminative(Objective):
 
 
 class Drpo(Discriminative):
-    """`Discriminative` with w = softmax over the group's correct rollouts of r / length_temperature, r in [0, 1] a length
-    reward of x = length / cap: linear 1 - x (published), concave 1 - x**2, cosine (1 + cos(pi x)) / 2.
+    """-(1 / Q) sum over groups of [sum_P w s - tau log mean_N exp(s / tau)] + (beta / 2) max(K - delta, 0)**2,
+    w = softmax over P of r / length_temperature.
 
-    A correct rollout is always pulled up and a wrong one pushed down: the length term only divides the pull. One correct rollout: w = 1, whatever its length; equal lengths: equal weights; a truncated correct one:
-    the least weight, still positive. The cap is the request's (`max_tokens`); lengths count all output tokens.
+    P, N: the group's correct and wrong rollouts. s: mean log-prob of a response's tokens, at the training temperature. r: a
+    length reward of x = length / cap: linear 1 - x (published), concave 1 - x**2, cosine (1 + cos(pi x)) / 2. So d loss / d s
+    is -w / Q for the correct and softmax_N(s / tau) / Q for the wrong: no ratio, no clipping, no advantage, verdicts
+    alone count, and length only divides the pull among the correct.
 
-    Published: length_temperature (lambda) 0.1 of 0.1, 0.2, 0.5; tau 10, beta 1000, delta 1e-4. lambda = infinity is
-    `disco`. exp(r / lambda) overflows in the official code below about 0.011 (float32); here the largest is taken off first.
-    First-order approximation as an advantage, for a trainer whose loss cannot be changed: advantage `drpo`.
+    A group without correct or without wrong rollouts has no term; Q counts it (`denominator: all`, the official code) or
+    not (`valid`). One correct rollout: w = 1, whatever its length. Equal lengths: equal weights. Truncated but correct: the
+    least weight, still positive. Unknown verdicts and empty responses are in neither set (official code: NaN for empty
+    ones). Forced tokens are in neither s nor K. The cap is the request's; a length counts all output tokens. exp(r / lambda)
+    overflows in the official code below about 0.011 (float32); here the largest is taken off first.
+
+    K: mean over the mini-batch's tokens of kl_estimator k1 (official kl_type `kl`; may be negative: no constraint then) or
+    k3 (`low_var_kl`). The official code takes it over a micro-batch; here nothing depends on the split. Its factor
+    beta max(K - delta, 0) is held constant, which gives the gradient written above; the paper's beta_0 is beta / 2.
+    `loss` is the official surrogate, where the wrong ones' term is worth tau; the bracket's true mean is the diagnostic
+    `objective_value`. Published: length_temperature (lambda) 0.1 of 0.1, 0.2, 0.5; tau 10, beta 1000, delta 1e-4. lambda =
+    infinity: `disco`. A first-order approximation for a trainer whose loss cannot be changed: advantage `drpo`.
     """
 
     type: Literal["drpo"] = "drpo"
