@@ -130,11 +130,8 @@ class Search:
                 batch = self.batch(place, many, "train", int(rng.choice(space.sizes)))
                 trial = Trial(batch, place, self.before(place, many, (0, 1, 2, 4, 32)[i % 5]))
                 pair = trial.pair(reward)
-            except (
-                TautError,
-                ValueError,
-            ) as error:  # a batch that the method does not take, such as modes out of balance
-                self.refused = self.refused or str(error)
+            except Exception as error:  # a batch that the method does not take: modes out of balance, unknown problems
+                self.refused = self.refused or (str(error) if isinstance(error, TautError) else repr(error))
                 continue
             self.seen += batch.num_groups
             if pair:

@@ -12,7 +12,6 @@ import numpy as np
 
 from rewards.base import Reward
 from rewards.batch import OPTIONAL, Batch, Floats
-from rewards.errors import TautError
 from rewards.progress import Progress
 
 TOLERANCE = 1e-9  # relative; what rounding may do is no inversion
@@ -94,7 +93,7 @@ class Shrink:
         self.tries -= 1 + len(smaller.before)
         try:
             return smaller if self.tries > 0 and smaller.pair(self.reward) else trial
-        except (TautError, ValueError):  # a batch that the method does not take
+        except Exception:  # a batch that the method does not take
             return trial
 
     def _fewer(self, trial: Trial, i: int | None = None) -> Trial:

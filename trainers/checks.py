@@ -37,8 +37,8 @@ DIVIDES = ("grpo", "length_rank")  # advantages that divide by the std of a grou
 
 
 def refuse(config: TrainConfig) -> None:
-    """Raises TautError with reason and remedy of all that stands against this configuration; with `strict` also for a witness of the
-    inversion check."""
+    """Raises TautError with the reason and the remedy of all that stands against this configuration; with `strict` a witness
+    of the inversion check does, too."""
     lines = list(reasons(config))
     if not lines and config.strict and isinstance(finding := inversion(config, effort=0.1, seconds=0.5), Witness):
         shown = str(finding).replace("\n", "\n  ")
