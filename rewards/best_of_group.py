@@ -10,6 +10,7 @@ from pydantic import Field
 from rewards.batch import Batch, Bools
 from rewards.conditions import Condition
 from rewards.progress import Progress
+from rewards.ranks import group_rank
 
 
 class BestOfGroup(Condition):
@@ -38,11 +39,7 @@ class BestOfGroup(Condition):
         if not len(batch):
             return np.zeros(0, dtype=bool)
         worst = batch.length if self.by == "length" else -(batch.correct / np.maximum(batch.length, 1))
-        order = np.lexsort((batch.sample_id, worst, batch.group))
-        place = np.arange(len(batch)) - np.repeat(batch.starts, batch.group_size)
-        out = np.empty(len(batch), dtype=bool)
-        out[order] = place < np.repeat(self._k(batch), batch.group_size)
-        return out
+        return group_rank(batch, worst) < batch.spread(self._k(batch))
 
     def _k(self, batch: Batch) -> np.ndarray:
         """(P,) how many of each group are kept."""

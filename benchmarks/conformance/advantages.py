@@ -51,7 +51,9 @@ def laser(case: Case, rank: bool) -> Iterator[Pair]:
     """LASER's GRPO, and its ranks by length."""
     inputs, eps = case["inputs"], case["params"]["epsilon"]
     advantage = (
-        LengthRank(weight=1.0, eps=eps) if rank else build_advantage({"type": "grpo", "eps": eps, "singleton": "raw"})
+        LengthRank(weight=1.0, eps=eps, singleton="raw")
+        if rank
+        else build_advantage({"type": "grpo", "eps": eps, "singleton": "raw"})
     )
     batch = _batch(inputs, inputs["group_ids"], np.zeros(len(inputs["rewards"])))
     yield _advantage(advantage, batch, inputs["rewards"]), case["expected"]["advantage"]

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from rewards.batch import Batch, Floats
 from rewards.progress import Progress
+from rewards.ranks import group_rank
 from rewards.schedule import Number, at
 from trainers.advantages.base import Advantage
 
@@ -64,9 +65,7 @@ class Canon(Advantage):
         size = batch.group_size
         metrics = {"length": batch.length, "entropy": batch.entropy_all, "random": batch.sample_id}
         metric = np.asarray(metrics[self.metric])
-        order = np.lexsort((batch.sample_id, metric, batch.group))
-        high = np.empty(len(batch), dtype=bool)
-        high[order] = np.arange(len(batch)) - np.repeat(batch.starts, size) >= np.repeat(size // 2, size)
+        high = group_rank(batch, metric) >= batch.spread(size // 2)
         lone = batch.spread(size == 1)
         r_high, r_low = (np.where(lone, 0.0, batch.spread(_mean(batch, reward, half))) for half in (high, ~high))
         side = self.weighted_side or ("low" if self.metric == "entropy" else "high")

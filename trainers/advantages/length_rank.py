@@ -10,6 +10,7 @@ from pydantic import Field
 
 from rewards.batch import Batch, Floats
 from rewards.progress import Progress
+from rewards.ranks import group_rank
 from rewards.schedule import Number, at
 from trainers.advantages.base import Advantage
 from trainers.advantages.grpo import Grpo
@@ -21,7 +22,8 @@ class LengthRank(Advantage):
 
     A rank that only one rollout has, and ranks of equal rewards: A_rank 0. So with one group A_rank is 0 everywhere, and
     groups of unequal size leave their longest rollouts with few to compare with. A_rank keeps no baseline of its own prompt.
-    singleton applies to A_grpo alone ("raw": the official code). No weight is published; 0.5 is ours, 1 is A_rank alone.
+    singleton: a lone rollout of a prompt gets "zero" (it still counts among its rank), or "raw", both parts as in the official
+    code. No weight is published; 0.5 is ours, 1 is A_rank alone.
     """
 
     type: Literal["length_rank"] = "length_rank"
@@ -33,9 +35,9 @@ class LengthRank(Advantage):
 
     def of_ranks(self, batch: Batch, reward: Floats) -> Floats:
         """(N,) A_rank."""
-        order = np.lexsort((batch.sample_id, batch.length, batch.group))
-        rank = np.arange(len(batch)) - np.repeat(batch.starts, batch.group_size)  # of the rollouts in `order`
-        r, ranks = reward[order], int(rank.max(initial=-1)) + 1
+        order = batch.order  # summed in one order, whatever arrived first
+        rank, r = group_rank(batch, batch.length)[order], reward[order]
+        ranks = int(rank.max(initial=-1)) + 1
         low, high = np.full(ranks, np.inf), np.full(ranks, -np.inf)
         np.minimum.at(low, rank, r)
         np.maximum.at(high, rank, r)
@@ -50,4 +52,5 @@ class LengthRank(Advantage):
         """(N,)."""
         weight = at(self.weight, progress)
         grpo = Grpo(ddof=self.ddof, eps=self.eps, singleton=self.singleton).compute(batch, reward, progress)
-        return (1.0 - weight) * grpo + weight * self.of_ranks(batch, reward)
+        out = (1.0 - weight) * grpo + weight * self.of_ranks(batch, reward)
+        return out if self.singleton == "raw" else np.where(batch.spread(batch.group_size == 1), 0.0, out)
