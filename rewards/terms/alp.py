@@ -41,5 +41,5 @@ class Alp(Reward):
     def compute(self, batch: Batch, progress: Progress) -> Floats:
         """(N,) rewards."""
         price = np.maximum(batch.group_mean(batch.correct), 1.0 / batch.group_size)[batch.group_index]
-        length = batch.length / np.maximum(batch.max_tokens, 1) if self.per_cap else batch.length
-        return batch.correct - at(self.beta, progress) * length * price
+        scale = np.maximum(batch.max_tokens, 1) if self.per_cap else 1.0
+        return batch.correct - at(self.beta, progress) * (batch.length / scale * price)

@@ -66,6 +66,5 @@ class CosineLength(Reward):
         out = long + 0.5 * (short - long) * (1.0 + np.cos(np.pi * np.minimum(batch.length / np.maximum(cap, 1), 1.0)))
         if self.repetition:
             rows = np.flatnonzero(~batch.correct & ~exceeds)
-            share = [repetition(ids, self.ngram, "distinct") for ids in batch.column("tokens")[rows]]
-            out[rows] += self.repetition * np.array(share, dtype=np.float64)
+            out[rows] += self.repetition * repetition(batch.column("tokens")[rows], self.ngram, "distinct")
         return np.where(exceeds, at(self.exceed, progress), out)

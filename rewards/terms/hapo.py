@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -66,10 +67,16 @@ class Hapo(Reward):
 
     def known_length(self, problem: str) -> float | None:
         """The problem's history in tokens, before `floor`; None: not known yet."""
-        seen = self._seen.get(problem, ())
+        length = self._lengths([problem])[0]
+        return None if np.isnan(length) else float(length)
+
+    def _lengths(self, problems: Iterable[str]) -> Floats:
+        """Histories before `floor`, NaN where none is known."""
+        table, k, none = self._seen, self.confirmations, ()  # a private attribute of pydantic is slow to read
+        seen = (table.get(problem, none) for problem in problems)
         if self.history == "mean":
-            return seen[0] / seen[1] if seen and seen[1] >= self.confirmations else None
-        return float(seen[self.confirmations - 1]) if len(seen) >= self.confirmations else None
+            return np.array([s[0] / s[1] if s and s[1] >= k else np.nan for s in seen])
+        return np.array([s[k - 1] if len(s) >= k else np.nan for s in seen])
 
     def bounds(self, progress: Progress) -> Bounds:
         """Any history may be met."""
@@ -79,8 +86,7 @@ class Hapo(Reward):
     def compute(self, batch: Batch, progress: Progress) -> Floats:
         """(N,) rewards."""
         correct, length = batch.correct & ~batch.truncated, batch.length
-        known = [self.known_length(problem) for problem in batch.first(batch.problem_id)]
-        history = np.array(known, dtype=np.float64)[batch.group_index]  # NaN: not known
+        history = self._lengths(batch.first(batch.problem_id))[batch.group_index]
         h = np.maximum(np.where(history > 0, history, 1.0), at(self.floor, progress))
         if self.shape == "cosine":
             f = np.cos(np.minimum(0.5 * np.pi * length / h, np.pi))
@@ -92,16 +98,17 @@ class Hapo(Reward):
         return self.right * correct + self._weight(progress) * np.where(np.isnan(history), 0.0, rho)
 
     def _observe(self, batch: Batch, progress: Progress) -> None:
+        index, k, table = batch.group_index, self.confirmations, self._seen
         rows = np.flatnonzero(batch.correct & ~batch.truncated & (batch.origin == "train"))
-        rows = rows[np.lexsort((batch.length[rows], batch.group_index[rows]))]
-        starts = np.flatnonzero(np.diff(batch.group_index[rows], prepend=-1))
-        lengths, ends, k = batch.length[rows].tolist(), [*starts[1:].tolist(), len(rows)], self.confirmations
+        rows = rows[np.argsort(index[rows] * (batch.length.max(initial=0) + 1) + batch.length[rows])]
+        starts = np.flatnonzero(np.diff(index[rows], prepend=-1))
+        lengths, ends = batch.length[rows].tolist(), [*starts[1:].tolist(), len(rows)]
         for problem, start, end in zip(batch.problem_id[rows[starts]], starts.tolist(), ends, strict=False):
             if self.history == "mean":
-                total, count = self._seen.get(problem, (0, 0))
-                self._seen[problem] = [total + sum(lengths[start:end]), count + end - start]
+                total, count = table.get(problem, (0, 0))
+                table[problem] = [total + sum(lengths[start:end]), count + end - start]
             else:  # the shortest k stand for all: order and sharding cannot matter
-                self._seen[problem] = sorted([*self._seen.get(problem, ()), *lengths[start : min(end, start + k)]])[:k]
+                table[problem] = sorted([*table.get(problem, ()), *lengths[start : min(end, start + k)]])[:k]
 
     def _state(self) -> dict[str, Any]:
         return {"history": self.history, "problems": {p: list(seen) for p, seen in sorted(self._seen.items())}}

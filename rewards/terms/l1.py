@@ -16,7 +16,7 @@ from rewards.schedule import Number, Tokens, at
 
 
 def _sigmoid(x: Floats) -> Floats:
-    return np.asarray(np.exp(-np.logaddexp(0.0, -x)), dtype=np.float64)  # no overflow however far the budget is missed
+    return np.asarray(0.5 + 0.5 * np.tanh(0.5 * x), dtype=np.float64)  # no overflow however far the budget is missed
 
 
 class _Budgeted(Reward):
@@ -33,7 +33,7 @@ class _Budgeted(Reward):
     def _left(self, batch: Batch, progress: Progress) -> Floats:
         """(N,) alpha * tokens left of the budget; below 0 beyond it."""
         target = batch.column("budget") if self.target is None else at(self.target, progress)
-        return at(self.alpha, progress) * (target - batch.length)
+        return np.float64(at(self.alpha, progress)) * (target - batch.length)
 
 
 class L1Exact(_Budgeted):

@@ -9,38 +9,53 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from rewards.base import Reward
-from rewards.batch import Batch, Bools, Floats
+from rewards.batch import Batch, Floats, Ints
 from rewards.bounds import Bounds
 from rewards.progress import Progress
 
-
-def seen_before(tokens: NDArray[Any], ngram: int) -> Bools:
-    """(T - ngram + 1,) for each n-gram of the token ids: the same stands further to the front. Exact, no hashing."""
-    count, ids = len(tokens) - ngram + 1, tokens.astype(np.int64)
-    base, code = int(ids.max()) + 1, ids[:count]
-    for j in range(1, ngram):
-        if int(code.max()) >= 2**62 // base:
-            code = np.unique(code, return_inverse=True)[1]
-        code = code * base + ids[j : j + count]
-    again = np.ones(count, dtype=bool)
-    again[np.unique(code, return_index=True)[1]] = False
-    return again
+CHUNK = 1 << 20  # tokens that are looked at together: bounds the memory
 
 
-def repetition(tokens: NDArray[Any], ngram: int, form: str = "covered", only_start: bool = False) -> float:
-    """Share of a response that repeats (see `Repetition`), 0 to 1; 0 for fewer tokens than an n-gram."""
-    if len(tokens) < ngram:
-        return 0.0
-    again = seen_before(tokens, ngram)
+def _pairs(first: Ints, second: Ints) -> Ints:
+    """A number for each pair of ids, equal for equal pairs; exact, no hashing."""
+    base = int(second.max(initial=0)) + 1
+    if int(first.max(initial=0)) >= 2**62 // base:
+        first, second = (np.unique(x, return_inverse=True)[1].astype(np.int64) for x in (first, second))
+        base = len(second)
+    return first * base + second
+
+
+def _shares(tokens: NDArray[Any], size: Ints, ngram: int, form: str, only_start: bool) -> Floats:
+    ids = np.concatenate([np.zeros(0, dtype=np.int64), *tokens]).astype(np.int64)
+    row, code, width = np.repeat(np.arange(len(size)), size), ids, 1
+    while width < ngram:  # numbers for n-grams of twice the width; the last step may overlap
+        step = min(width, ngram - width)
+        code, width = _pairs(code[:-step], code[step:]), width + step
+    start = np.flatnonzero(row[: len(code)] == row[len(row) - len(code) :])  # n-grams that lie in one response
+    key = _pairs(row[start], code[start])
+    order = np.argsort(key, kind="stable")
+    again = np.zeros(len(start), dtype=bool)
+    again[order[1:]] = key[order[1:]] == key[order[:-1]]
     if form == "distinct":
-        return float(again.mean())
-    starts = np.flatnonzero(again)
+        return np.bincount(row[start], again, len(size)) / np.maximum(size - ngram + 1, 1)
+    start = start[again]
     if only_start:
-        starts = starts[np.diff(starts, prepend=-ngram) >= ngram]
-    edge = np.zeros(len(tokens) + 1, dtype=np.int64)
-    edge[starts] += 1
-    edge[starts + ngram] -= 1
-    return float(np.count_nonzero(np.cumsum(edge)) / len(tokens))
+        start = start[(np.diff(start, prepend=-ngram) >= ngram) | (np.diff(row[start], prepend=-1) > 0)]
+    edge = np.zeros(len(ids) + 1, dtype=np.int64)
+    edge[start] += 1
+    edge[start + ngram] -= 1
+    return np.bincount(row, np.cumsum(edge)[:-1] > 0, len(size)) / np.maximum(size, 1)
+
+
+def repetition(tokens: NDArray[Any], ngram: int, form: str = "covered", only_start: bool = False) -> Floats:
+    """(N,) share of each response that repeats (see `Repetition`), 0 to 1; 0 for fewer tokens than an n-gram."""
+    size = np.fromiter(map(len, tokens), np.int64, len(tokens))
+    out = np.zeros(len(size))
+    rows = np.flatnonzero(size >= ngram)
+    cuts = np.flatnonzero(np.diff(np.cumsum(size[rows]) // CHUNK)) + 1
+    for part in np.split(rows, cuts) if len(rows) else ():
+        out[part] = _shares(tokens[part], size[part], ngram, form, only_start)
+    return out
 
 
 class Repetition(Reward):
@@ -66,5 +81,4 @@ class Repetition(Reward):
 
     def compute(self, batch: Batch, progress: Progress) -> Floats:
         """(N,) penalties."""
-        share = [repetition(ids, self.ngram, self.form, self.only_start) for ids in batch.column("tokens")]
-        return self.max_penalty * np.array(share, dtype=np.float64)
+        return self.max_penalty * repetition(batch.column("tokens"), self.ngram, self.form, self.only_start)
