@@ -51,7 +51,7 @@ class Witness:
     reads: tuple[str, ...]
 
     def __str__(self) -> str:
-        more, less = self.rewards[self.wrong], self.rewards[self.correct]
+        more, less = self.rewards[self.wrong] + 0.0, self.rewards[self.correct] + 0.0  # no -0
         lines = [
             f"witness: a wrong rollout earns {more:.9g} and a correct one of its group {less:.9g}, at step "
             f"{self.progress.step} of {self.progress.total_steps} (longest response {self.progress.max_length})"
@@ -145,7 +145,7 @@ def _table(
         verdict = "correct" if batch.correct[i] else "truncated" if batch.truncated[i] else "wrong"
         rows.append([str(batch.problem_id[i]), verdict, str(batch.length[i])])
         rows[-1] += [_shown(column, batch.column(column)[i]) for column in reads]
-        rows[-1] += [] if rewards is None else [f"{rewards[i]:.9g}"]
+        rows[-1] += [] if rewards is None else [f"{rewards[i] + 0.0:.9g}"]
     width = [max(len(row[j]) for row in rows) for j in range(len(rows[0]))]
     lines = ["  " + "  ".join(cell.rjust(w) for cell, w in zip(row, width, strict=True)) for row in rows]
     for i, note in (notes or {}).items():

@@ -85,7 +85,10 @@ class Shrink:
         pair = trial.pair(self.reward)
         assert pair is not None
         own = trial.batch.take(trial.batch.group == trial.batch.group[pair.correct])
-        trial = self._observed_less(self._try(trial, dataclasses.replace(trial, batch=own)))
+        two = trial.batch.take(np.array([pair.correct, pair.wrong]))
+        for part in (own, two):
+            trial = self._try(trial, dataclasses.replace(trial, batch=part))
+        trial = self._observed_less(trial)
         return self._shorter(self._plainer(self._fewer(trial)))
 
     def _try(self, trial: Trial, smaller: Trial) -> Trial:
