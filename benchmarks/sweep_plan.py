@@ -146,6 +146,8 @@ def _evaluation(sweep: SweepConfig, config: TrainConfig, model: str, folder: Pat
         "temperature": config.rollout.temperature,
         "prompt": config.prompt.model_dump(),
         "rollout": config.rollout.model_dump(),
+        "verifier": config.verifier.model_dump(),
+        "columns": config.columns if config.heldout.columns is None else config.heldout.columns,
     }
     values = _lay({k: v for k, v in values.items() if v is not None}, sweep.evaluation)
     return resolve(EvaluateConfig, {**values, "model": model, "out": str(folder / "eval.parquet")}, "evaluation")

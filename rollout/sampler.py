@@ -29,12 +29,11 @@ class Sampler:
     def sample(self, requests: Sequence[Request], temperature: float | None = None) -> list[Rollout]:
         """One unjudged rollout a request, in order."""
         tokenizer = self.template.tokenizer
-        encoded = {
-            text: self.template.encode(text) for r in requests for text in (r.prompt, r.train_prompt, r.prefix) if text
-        }
+        encoded = {text: self.template.encode(text) for r in requests for text in (r.prompt, r.train_prompt) if text}
+        prefixes = {p: tuple(tokenizer.encode(p, add_special_tokens=False)) for p in {r.prefix for r in requests} if p}
         prompts = []
         for r in requests:
-            prefix = encoded.get(r.prefix, ())
+            prefix = prefixes.get(r.prefix, ())
             prompts.append(
                 Prompt(
                     (*encoded[r.prompt], *prefix), r.max_tokens - len(prefix), seed_of(self.seed, r.origin, r.sample_id)
@@ -42,7 +41,7 @@ class Sampler:
             )
         rollouts = []
         for r, completion in zip(requests, self.engine.generate(prompts, temperature), strict=True):
-            prefix = encoded.get(r.prefix, ())
+            prefix = prefixes.get(r.prefix, ())
             ids = (*prefix, *completion.token_ids)
             shown = ids[:-1] if completion.finish_reason == "stop" and ids[-1] in self.stop_ids else ids
             rollouts.append(

@@ -66,7 +66,9 @@ def assert_same_run(a: Path, b: Path) -> None:
             )  # NaN of forced tokens: equals is stricter
     last = sorted(p.name for p in (a / "checkpoints").iterdir())[-1]
     states = [json.loads((run / "checkpoints" / last / "state.json").read_text()) for run in (a, b)]
-    assert states[0]["reward"] == states[1]["reward"] and states[0]["reward"]
+    assert all(states[0][part] == states[1][part] for part in ("reward", "sampling")) and (
+        states[0]["reward"] or states[0]["sampling"]
+    )
     left, right = (torch.load(run / "checkpoints" / last / "trainer.pt", weights_only=True) for run in (a, b))
     assert torch.equal(left["torch_rng"], right["torch_rng"])
     for index, values in left["optimizer"]["state"].items():
