@@ -96,22 +96,10 @@ def check(arguments: list[str]) -> int:
 
 
 def methods(arguments: list[str]) -> int:
-    """every reward, condition, schedule, advantage, objective, sampling plan and recipe by name"""
-    from rewards.base import REWARDS
-    from rewards.conditions import CONDITIONS
-    from rewards.schedule import SCHEDULES
-    from rollout.sampling import PLANS
-    from trainers.advantages.base import ADVANTAGES
-    from trainers.config import recipes
-    from trainers.objectives.base import OBJECTIVES
+    """every reward, condition, schedule, advantage, objective, sampling plan and recipe: [NAME] (one of them in full)"""
+    from trainers.catalogue import main
 
-    for registry in (REWARDS, CONDITIONS, SCHEDULES, ADVANTAGES, OBJECTIVES, PLANS):
-        print(f"{registry.kind}s")
-        for name in registry.table:
-            summary = " ".join((registry.get(name).__doc__ or "").split("\n\n")[0].split())
-            print(f"  {name:<18} {summary}")
-    print("recipes\n" + "\n".join(f"  {name}" for name in recipes()))
-    return 0
+    return main(arguments)
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
