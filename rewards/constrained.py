@@ -87,7 +87,9 @@ class Constrained(Reward):
     def multipliers(self) -> Multipliers:
         """As they stand."""
         if self._multipliers is None:
-            kinds: list[Squash] = [self.squash or ("tanh" if c.at_least is None else "sigmoid") for c in self.subject_to]
+            kinds: list[Squash] = [
+                self.squash or ("tanh" if c.at_least is None else "sigmoid") for c in self.subject_to
+            ]
             first = (0.5 if self.squash == "none" else 0.0) if self.initial is None else self.initial
             return Multipliers.start([first] * len(kinds), kinds)
         return self._multipliers
