@@ -96,7 +96,8 @@ class Registry:
             value = {"type": value}
         if not isinstance(value, dict) or "type" not in value:
             raise ValueError(
-                f"a {self.kind} is a name or a mapping with `type`, got {value!r}; {nearest('', self.table)}"
+                f"a {self.kind} is a name or a mapping with `type`, got {value!r}; "
+                f"{nearest('', [*self.table, *self.installed()])}"
             )
         cls = self.get(str(value["type"]))
         rest = {k: v for k, v in value.items() if k != "type"}

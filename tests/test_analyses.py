@@ -212,6 +212,25 @@ def test_valve_on_the_embedded_model(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert back["lm_head.weight"].equal(base["model.embed_tokens.weight"].to(torch.bfloat16))
 
 
+def test_valve_of_shards(tmp_path: Path) -> None:
+    weights = load_file(MODEL / "model.safetensors")
+    shards = tmp_path / "shards"
+    shutil.copytree(MODEL, shards)
+    (shards / "model.safetensors").unlink()
+    parts = {f"model-{i + 1:05d}-of-00002.safetensors": sorted(weights)[i::2] for i in range(2)}
+    for file, names in parts.items():
+        save_file({name: weights[name].half() for name in names}, shards / file, {"format": "pt"})
+    index = {"metadata": {}, "weight_map": {name: file for file, names in parts.items() for name in names}}
+    (shards / "model.safetensors.index.json").write_text(json.dumps(index))
+    cot_valve.valve(shards, MODEL, tmp_path / "new", 1.0)  # other files and another dtype at the other end
+    for file, names in parts.items():
+        new = load_file(tmp_path / "new" / file)
+        assert sorted(new) == names and all(new[name].equal(weights[name].half()) for name in names)
+    save_file({"model.norm.weight": torch.ones(96)}, shards / "extra.safetensors")
+    with pytest.raises(TautError, match=r"both hold 'model\.norm\.weight'"):
+        cot_valve.valve(shards, MODEL, tmp_path / "other", 1.0)
+
+
 def test_valve_refuses_by_name(tmp_path: Path) -> None:
     norm, out = "model.norm.weight", tmp_path / "new"
     lacks = copy(tmp_path / "lacks", lambda w: {k: v for k, v in w.items() if k != norm})
