@@ -85,13 +85,13 @@ def assemble(run: Run) -> Parts:
         )
     source = run.source / "model" if run.source else locate(config.model)
     tokenizer = load_tokenizer(source)
+    think_end = tokenizer.convert_tokens_to_ids("</think>")
+    think_end = None if think_end == tokenizer.unk_token_id else think_end
+    refuse_without_think_end(config, think_end)
     policy = Policy.load(source, dtype=config.dtype)
     reference = None
     if "ref_log_prob" in config.objective.needs:
         reference = Policy.load(locate(config.kl_reference or config.model), dtype=config.dtype)
-    think_end = tokenizer.convert_tokens_to_ids("</think>")
-    think_end = None if think_end == tokenizer.unk_token_id else think_end
-    refuse_without_think_end(config, think_end)
     updater = Updater(
         policy=policy,
         optimizer=make_optimizer(policy.model, config.optim),
