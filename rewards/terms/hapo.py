@@ -53,7 +53,10 @@ class Hapo(Reward):
     @model_validator(mode="after")
     def _check(self) -> Hapo:
         if not isinstance(self.w, Schedule):
-            self._weight(Progress())
+            try:
+                self._weight(Progress())
+            except TautError as error:
+                raise ValueError(str(error)) from None  # pydantic adds the place
         return self
 
     def _weight(self, progress: Progress) -> float:
