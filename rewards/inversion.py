@@ -20,7 +20,7 @@ from rewards.inversion_search import Budgets, Modes, Search, Space, enumerate_al
 from rewards.inversion_trial import TRIES, Before, Shrink
 from rewards.progress import Progress
 
-ENUMERATED = 8_000_000  # most rollouts that an enumeration scores, at effort 1
+ENUMERATED = 40_000_000  # most rollouts that an enumeration scores, at effort 1
 SHOWN = 16  # rollouts of a batch that are printed
 
 
@@ -105,14 +105,15 @@ def check(
     sizes = [n for n in group_sizes if n > 1]
     if not sizes:
         return Proved("groups of one have nothing to compare")
-    if proof := _by_bounds(reward, places):
+    deadline = None if seconds is None else time.monotonic() + seconds
+    if proof := _by_bounds(reward, places, deadline):
         return proof
     space = Space(reward, places, sizes, modes, budgets)
     found = enumerate_all(space, effort * ENUMERATED)
     if isinstance(found, int):
-        return Proved(f"every rollout that there is was scored at all {len(places)} steps, {found} in all")
+        return Proved(f"every rollout that there is was scored at {_all(places)}, {found} in all")
     search = Search(space, np.random.default_rng(seed))
-    found = found or search.run(effort, None if seconds is None else time.monotonic() + seconds)
+    found = found or search.run(effort, deadline)
     if found is None:
         return NoneFound(search.seen, "" if search.seen else search.refused)
     small = Shrink(reward, round(TRIES * max(effort, 0.1)))(found)
@@ -121,19 +122,25 @@ def check(
     return Witness(small.batch, small.progress, small.before, pair.rewards, pair.correct, pair.wrong, space.reads)
 
 
-def _by_bounds(reward: Reward, places: Sequence[Progress]) -> Proved | None:
+def _by_bounds(reward: Reward, places: Sequence[Progress], deadline: float | None) -> Proved | None:
     tightest = None
     for place in places:
         bounds = reward.bounds(place)
-        if bounds is None or not bounds.ordered:
+        late = deadline is not None and time.monotonic() > deadline  # one step short is no proof
+        if bounds is None or not bounds.ordered or late:
             return None
         if tightest is None or bounds.correct.low - bounds.wrong.high < tightest.correct.low - tightest.wrong.high:
             tightest = bounds
     assert tightest is not None  # a run has a step
     return Proved(
         f"a correct rollout earns at least {tightest.correct.low:.9g}, a wrong one at most {tightest.wrong.high:.9g} "
-        f"(interval bounds at all {len(places)} steps)"
+        f"(interval bounds at {_all(places)})"
     )
+
+
+def _all(places: Sequence[Progress]) -> str:
+    steps = len({place.step for place in places})
+    return f"all {steps} steps" + (f" with {len(places)} caps" if len(places) > steps else "")
 
 
 def _table(

@@ -47,7 +47,9 @@ class Trial:
                 reward.observe(batch, progress)
         batch, scores = self.batch, reward.score(self.batch, self.progress)
         right, wrong = batch.correct & scores.keep, batch.known & ~batch.correct & scores.keep
-        low, high = batch.group_min(scores.total, right), batch.group_max(scores.total, wrong)
+        # not group_min and group_max, which are made for many small groups: here one may hold every rollout there is
+        low = np.minimum.reduceat(np.where(right, scores.total, np.inf)[batch.order], batch.starts)
+        high = np.maximum.reduceat(np.where(wrong, scores.total, -np.inf)[batch.order], batch.starts)
         ahead = high - low - TOLERANCE * np.maximum(1.0, np.abs(np.where(np.isfinite(high), high, 0.0)))
         if not (ahead > 0).any():
             return None

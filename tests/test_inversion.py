@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from pydantic import PrivateAttr
 
-from rewards import Batch, Laser, Progress, Reward, Scores, TautError, build_reward, dump
+from rewards import REWARDS, Batch, Laser, Progress, Reward, Scores, TautError, build_reward, dump
 from rewards.base import Monitor, Scope
 from rewards.batch import OPTIONAL
 from rewards.bounds import Bounds
 from rewards.inversion import Finding, NoneFound, Proved, Witness, check
-from rewards.inversion_search import Search, Space
+from rewards.inversion_search import Search, Space, enumerate_all
 from taut import main
 
 
@@ -138,7 +138,7 @@ def test_enumeration_proves_what_bounds_cannot() -> None:
 def test_enumeration_knows_its_limits() -> None:
     group = {"type": "sum", "terms": [{"type": "arora_zanette"}, *WIDE["terms"][1:]]}
     assert isinstance(find(group, 320), NoneFound)  # compares rollouts
-    assert isinstance(find(WIDE, 320, effort=0.001), NoneFound)  # too many
+    assert isinstance(find(WIDE, 320, effort=1e-5), NoneFound)  # too many
     assert isinstance(find({"type": "sum", "terms": [WIDE, "tests.test_inversion:Lying"]}, 320), Witness)
 
 
@@ -164,6 +164,54 @@ class Lying(Reward):
 
     def compute(self, batch: Batch, progress: Progress) -> np.ndarray:
         return -2.0 * ((batch.problem_id != "p0") & batch.correct)
+
+
+def random_tree(rng: np.random.Generator, longest: int) -> dict[str, Any]:
+    """Correctness and one to three weighted terms that score each rollout by itself."""
+
+    def term() -> dict[str, Any]:
+        target, share = int(rng.integers(1, longest)), round(float(rng.random()), 3)
+        short = {"type": "rollout_gate", "when": {"type": "shorter_than", "target": target}, "then": "linear_length"}
+        kinds = [
+            short,
+            {"type": "l1_exact", "target": target, "alpha": 2 * share / longest},
+            {"type": "budget_curriculum", "target": target, "length": share},
+            {"type": "laser", "target": target, "wrong": share},
+        ]
+        weight = round(0.6 * float(rng.normal()), 3)
+        return {"type": "weight", "weight": weight, "term": kinds[int(rng.integers(len(kinds)))]}
+
+    return {"type": "sum", "allow_wholes": True, "terms": ["correct", *(term() for _ in range(rng.integers(1, 4)))]}
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_bounds_enumeration_and_search_agree(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    longest = int(rng.choice([320, 8000]))
+    reward = build_reward(random_tree(rng, longest))
+    space = Space(reward, [Progress(0, 1, longest)], range(2, 9), None, None)
+    all_of_it, bounds = enumerate_all(space, 1e9), reward.bounds(space.places[0])
+    searched = Search(space, np.random.default_rng(0)).run(0.5, None)
+    assert all_of_it is not None and bounds is not None
+    if isinstance(all_of_it, int):
+        assert searched is None
+    else:
+        assert not bounds.ordered and searched is not None
+
+
+@pytest.mark.parametrize("name", sorted(REWARDS.table))
+def test_what_bounds_prove_no_search_finds(name: str) -> None:
+    cls = REWARDS.get(name)
+    assert issubclass(cls, Reward)
+    reward, places = cls.example(), [Progress(step, 4, 400) for step in range(4)]
+    found = check(reward, 400, 4, effort=0.1)
+    if isinstance(found, Proved):
+        search = Search(Space(reward, places, range(2, 9), None, None), np.random.default_rng(1))
+        assert search.run(0.2, None) is None and search.seen > 0
+    elif isinstance(found, Witness):
+        np.testing.assert_array_equal(score_again(reward, found).total, found.rewards)
+    else:
+        assert found.groups > 0 and not found.refused
 
 
 # ---- states, steps, and rewards of one's own -------------------------------------------------------------------------

@@ -33,6 +33,7 @@ REMEDIES = {
     "reference_accuracy": "give reference=FILE, which `taut eval model=... data=... samples=8 reference=FILE` writes",
 }
 REMEDIES["reference_length"] = REMEDIES["reference_accuracy"]
+CAPS = 256  # most caps of a step that are looked at, evenly apart
 DIVIDES = ("grpo", "length_rank")  # advantages that divide by the std of a group
 
 
@@ -156,8 +157,9 @@ def _places(config: TrainConfig, first: int) -> Iterator[Progress]:
         cap = plan.cap(Progress(step, config.steps, 1, config.seed))
         caps = [cap]
         if isinstance(plan, LengthController) and plan.strategy.startswith("monitor"):
-            reached = range(cap, plan.min_tokens, -plan.reduction)[: step - first + 1]
-            caps = [*reached, plan.min_tokens] if len(reached) < step - first + 1 else list(reached)
+            lowest = max(plan.min_tokens, cap - (step - first) * plan.reduction)
+            caps = [*range(cap, lowest, -plan.reduction), lowest]
+            caps = caps[:: -(-len(caps) // CAPS)] + caps[-1:] if len(caps) > CAPS else caps
         for cap in caps:
             yield Progress(step, config.steps, cap, config.seed)
 
