@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from functools import cached_property
@@ -50,6 +50,20 @@ def _column(name: str, values: Any) -> NDArray[Any]:
     return np.asarray(values, dtype=dtype)
 
 
+def choose(values: Sequence[float], *flags: Bools) -> Floats:
+    """(N,) values[f0 + 2 f1 + 4 f2 ...] by (N,) flags: a reward that takes few values, at a fraction of nested `np.where`s."""
+    code = np.zeros(len(flags[0]), dtype=np.int8)
+    for power, flag in enumerate(flags):
+        code += np.asarray(flag, dtype=np.int8) << power
+    return np.asarray(values, dtype=np.float64)[code]
+
+
+def _coded(column: NDArray[Any]) -> tuple[NDArray[Any], list[Any]]:
+    """(codes, values): a column of few distinct values as small integers, which compare faster than objects."""
+    seen: dict[Any, int] = {}
+    return np.array([seen.setdefault(value, len(seen)) for value in column.tolist()], dtype=np.intp), list(seen)
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
     """N rollouts as columns of equal length; any sequence is accepted and converted.
@@ -92,6 +106,7 @@ class Batch:
 
     if TYPE_CHECKING:  # at run time the dataclass makes it; any sequence is taken and converted
         grouped: bool = True
+        _codes: dict[str, tuple[Ints, list[Any]]] = {}
 
         def __init__(self, group: Any, length: Any, verdict: Any, **columns: Any) -> None: ...
 
@@ -117,6 +132,9 @@ class Batch:
                     f"Batch.{f.name}: shape {column.shape}, but `length` has {n} rollouts; give one value a rollout"
                 )
             object.__setattr__(self, f.name, column)
+        object.__setattr__(
+            self, "_codes", {k: _coded(v) for k in ("mode", "tags") if (v := getattr(self, k)) is not None}
+        )
         if n and self.length.min() < 0:
             raise ValueError(f"Batch.length: {self.length.min()} is negative; a length is a number of output tokens")
         if n and not (self.verdict.min() >= Verdict.UNKNOWN and self.verdict.max() <= Verdict.CORRECT):
@@ -132,6 +150,18 @@ class Batch:
         if (values := getattr(self, name)) is None:
             raise ValueError(f"this batch has no column {name!r}; give it when the batch is made")
         return values
+
+    def in_mode(self, name: str) -> Bools:
+        """(N,) bool: the rollout's mode is `name`. Raises ValueError when the batch has no modes."""
+        self.column("mode")
+        codes, values = self._codes["mode"]
+        return np.array([value == name for value in values], dtype=bool)[codes]
+
+    def has_tag(self, name: str) -> Bools:
+        """(N,) bool: the response has a well-formed <name></name>. Raises ValueError when the batch has no tags."""
+        self.column("tags")
+        codes, values = self._codes["tags"]
+        return np.array([name in value for value in values], dtype=bool)[codes]
 
     @property
     def correct(self) -> Bools:
@@ -162,12 +192,17 @@ class Batch:
     def starts(self) -> Ints:
         """(P,) where each group begins in `order`."""
         group = self._sorted(self.group)
+        first = int(np.searchsorted(group, group[0], side="right")) if len(group) else 1
+        if len(group) % first == 0:  # groups of one size, as in training, need no search
+            rows = group.reshape(-1, first)
+            if (rows[:, 0] == rows[:, -1]).all() and (rows[1:, 0] != rows[:-1, 0]).all():
+                return np.arange(0, len(group), first)
         return np.flatnonzero(np.append(True, group[1:] != group[:-1])[: len(self)]).astype(np.int64)
 
     @cached_property
     def group_index(self) -> Ints:
         """(N,) int: groups renumbered 0..P-1."""
-        index = np.repeat(np.arange(self.num_groups), self.group_size)
+        index = np.repeat(np.arange(self.num_groups), self._even or self.group_size)
         if self._in_order:
             return index
         out = np.empty_like(index)
@@ -202,7 +237,7 @@ class Batch:
 
     def spread(self, x: Any) -> NDArray[Any]:
         """(N,) each rollout's value of its group, from (P,) x."""
-        return np.asarray(x)[self.group_index]
+        return np.repeat(x, self._even) if self._even and self._in_order else np.asarray(x)[self.group_index]
 
     def group_sum(self, x: Any, where: Bools | None = None) -> Floats:
         """(P,) sum of x over each group's rollouts (those in `where`)."""
@@ -273,4 +308,5 @@ class Batch:
         for f in fields(self):
             values = getattr(self, f.name)
             object.__setattr__(part, f.name, None if values is None else values[index])
+        object.__setattr__(part, "_codes", {k: (codes[index], values) for k, (codes, values) in self._codes.items()})
         return part

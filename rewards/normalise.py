@@ -19,12 +19,12 @@ def standardise(batch: Batch, x: Floats, keep: Bools, over: Literal["group", "st
     """(N,) (x - mean) / (std + eps) over the kept rollouts of each group, or of the step. 0 where there is nothing to compare:
     not kept, equal values, no more than `ddof` rollouts. Independent of the order of the rollouts."""
     if over == "group":
-        mean, std = (batch.spread(moment) for moment in batch.group_moments(x, keep, ddof))
-    else:
-        kept = x[batch.order][keep[batch.order]]
-        varied = len(kept) > ddof and kept.min() < kept.max()
-        mean, std = (kept.mean(), np.asarray(kept.std(ddof=ddof))) if varied else (0.0, np.zeros(()))
-    return np.where(keep & (std > 0), (x - mean) / (std + eps), 0.0)
+        mean, std = batch.group_moments(x, keep, ddof)
+        return (x - batch.spread(mean)) * batch.spread((std > 0) / (std + eps)) * keep
+    kept = x[batch.order][keep[batch.order]]
+    if len(kept) <= ddof or kept.min() == kept.max():
+        return np.zeros(len(batch))
+    return (x - kept.mean()) * (keep / (kept.std(ddof=ddof) + eps))
 
 
 def standardised_bounds(inner: Bounds | None) -> Bounds:

@@ -40,7 +40,7 @@ def autothink(method: AutoThink, c: Columns, progress: Progress) -> list[float]:
             some = [i for i in rows if right[i] == side]
             if len(some) < 2:
                 continue
-            lengths = [c.length[i] for i in some]
+            lengths = [float(c.length[i]) for i in some]
             mean, std = sum(lengths) / len(lengths), max(statistics.stdev(lengths), 1e-6)
             for i in some:
                 out[i] += sign * (math.exp(-weight * (c.length[i] - mean) / std) - 1.0)

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from rewards.base import Kind, Reward, Scope
-from rewards.batch import Batch, Floats
+from rewards.batch import Batch, Floats, choose
 from rewards.bounds import Bounds
 from rewards.errors import TautError
 from rewards.progress import Progress
@@ -54,21 +54,22 @@ class AdaptiveDeepReasoning(Reward):
 
     def compute(self, batch: Batch, progress: Progress) -> Floats:
         """(N,) rewards."""
-        mode, group = batch.column("mode"), batch.group_index
-        long, short = np.asarray(mode == "long", dtype=bool), np.asarray(mode == "short", dtype=bool)
+        long, short = batch.in_mode("long"), batch.in_mode("short")
         longs, shorts = batch.group_count(long), batch.group_count(short)
         if self.samples is not None:
             self._check(batch, longs, shorts, self.samples)
         of_short, of_long = batch.group_mean(batch.correct, short), batch.group_mean(batch.correct, long)
         simple = (of_short >= self.theta) & (of_short >= of_long)
         judged = (longs > 0) & (shorts > 0) & (progress.step >= self.warmup_steps)
-        suits = judged[group] & np.where(simple[group], short, long)
-        reward = np.where(batch.correct, np.where(suits, self.preferred, self.other), self.wrong)
+        suits = (short & batch.spread(judged & simple)) | (long & batch.spread(judged & ~simple))
+        reward = choose([self.wrong, self.wrong, self.other, self.preferred], suits, batch.correct)
         if not self.overlong:
             return reward
-        tail = np.maximum(self.overlong * batch.max_tokens, 1.0)
-        over = np.clip((batch.length - batch.max_tokens) / tail + 1.0, 0.0, 1.0)
-        return reward - at(self.penalty, progress) * np.where(long, over, 0.0)
+        rows = np.flatnonzero(long)
+        tail = np.maximum(self.overlong * batch.max_tokens[rows], 1.0)
+        over = np.clip((batch.length[rows] - batch.max_tokens[rows]) / tail + 1.0, 0.0, 1.0)
+        reward[rows] -= at(self.penalty, progress) * over
+        return reward
 
     def _check(self, batch: Batch, longs: Floats, shorts: Floats, samples: int) -> None:
         """Refuse groups that `samples` rules out. Smaller ones are let pass: unknown verdicts may be absent from them."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import numpy as np
-
 from rewards.base import Kind, Reward
-from rewards.batch import Batch, Floats
+from rewards.batch import Batch, Floats, choose
 from rewards.bounds import Bounds
 from rewards.progress import Progress
 from rewards.schedule import Number, at
@@ -37,5 +35,6 @@ class AdaptThink(Reward):
 
     def compute(self, batch: Batch, progress: Progress) -> Floats:
         """(N,) advantages."""
-        bonus = np.where(batch.column("mode") == "no_think", at(self.delta, progress), 0.0)
-        return batch.correct - batch.column("reference_accuracy") + bonus
+        delta = at(self.delta, progress)
+        paid = choose([0.0, delta, 1.0, 1.0 + delta], batch.in_mode("no_think"), batch.correct)
+        return paid - batch.column("reference_accuracy")

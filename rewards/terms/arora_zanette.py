@@ -48,12 +48,12 @@ class AroraZanette(BaseScore):
         correct = batch.correct & ~batch.truncated if self.unfinished_is_wrong else batch.correct
         base, correct = self.base(batch, correct)
         mean, std = self._moments(batch, correct)
-        z = np.where(correct, (batch.length - batch.spread(mean)) / (batch.spread(std) + self.eps), 0.0)
-        sigmoid = 0.5 * (1.0 + np.tanh(0.5 * z))  # does not overflow
-        return np.where(correct, base * (1.0 - at(self.alpha, progress) * sigmoid), base)
+        half_z = (batch.length - batch.spread(mean)) * batch.spread(0.5 / (std + self.eps))
+        sigmoid = 0.5 * (1.0 + np.tanh(half_z))  # does not overflow
+        return base * (1.0 - at(self.alpha, progress) * sigmoid * correct)
 
     def _moments(self, batch: Batch, correct: Bools) -> tuple[Floats, Floats]:
-        mean, std = batch.group_mean(batch.length, correct), batch.group_std(batch.length, correct, self.ddof)
+        mean, std = batch.group_moments(batch.length, correct, self.ddof)
         if self.singleton == "zero":
             return mean, std
         lone = batch.group_count(correct) == 1

@@ -85,7 +85,7 @@ class AutoThink(Reward):
     def compute(self, batch: Batch, progress: Progress) -> Floats:
         """(N,) rewards."""
         alpha, beta, balance = self._stage(progress)
-        think = np.asarray(batch.column("mode") != "no_think", dtype=bool)
+        think = ~batch.in_mode("no_think")
         formed = batch.column("format_ok") if self.format else np.ones(len(batch), dtype=bool)
         correct = batch.correct & formed
         reward = np.where(think, self.think_wrong, self.no_think_wrong)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import repeat
-from operator import contains
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from rewards.base import Kind, Reward
-from rewards.batch import Batch, Floats
+from rewards.batch import Batch, Floats, choose
 from rewards.bounds import Bounds, Interval
 from rewards.progress import Progress
 from rewards.schedule import Number, Tokens, at
@@ -63,14 +61,13 @@ class BudgetCurriculum(Reward):
         budget = batch.column("budget") if self.target is None else at(self.target, progress)
         share = self._lengths(batch) / np.maximum(1.0, np.floor(budget))
         fall = np.maximum(0.0, 2.0 - share)
-        near = np.where(share <= 1.0, share if self.shape == "triangular" else 1.0, fall)
-        tags, paid = batch.column("tags"), at(self.length, progress) * near
-        for name, value in (("think", self.think_tag), ("answer", self.answer_tag)):
-            has = np.fromiter(map(contains, tags, repeat(name)), bool, len(batch))
-            paid = paid + at(self.format, progress) * value * has
+        near = np.minimum(share if self.shape == "triangular" else 1.0, fall)
+        both = [0.0, self.think_tag, self.answer_tag, self.think_tag + self.answer_tag]
+        tags = choose(both, batch.has_tag("think"), batch.has_tag("answer"))
+        paid = at(self.length, progress) * near + at(self.format, progress) * tags
         if self.gate_on_correct:
-            paid = np.where(batch.correct, paid, 0.0)
-        return np.where(batch.correct, at(self.correctness, progress), 0.0) + paid
+            paid *= batch.correct
+        return at(self.correctness, progress) * batch.correct + paid
 
     def _lengths(self, batch: Batch) -> Floats:
         """(N,) tokens that count."""

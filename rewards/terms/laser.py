@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from rewards.base import Kind, Reward
-from rewards.batch import Batch, Bools, Floats
+from rewards.batch import Batch, Bools, Floats, choose
 from rewards.bounds import Bounds
 from rewards.progress import Progress
 from rewards.schedule import Number, Tokens, at
@@ -33,11 +33,10 @@ class BaseScore(Reward):
 
     def base(self, batch: Batch, correct: Bools) -> tuple[Floats, Bools]:
         """(N,) R, and which rollouts are correct and well-formed."""
-        base = np.where(correct, 1.0, self.wrong)
         if not self.format:
-            return base, correct
+            return choose([self.wrong, 1.0], correct), correct
         well = batch.column("format_ok")
-        return np.where(well, base, self.malformed), correct & well
+        return choose([self.malformed, self.malformed, self.wrong, 1.0], correct, well), correct & well
 
     def around(self, correct: tuple[float, float], wrong: tuple[float, float] = (0.0, 0.0)) -> Bounds:
         """Bounds of R plus at least and at most so much for well-formed rollouts of either verdict."""
@@ -69,7 +68,7 @@ class Laser(BaseScore):
 
     def compute(self, batch: Batch, progress: Progress) -> Floats:
         """(N,) rewards."""
-        base, earns = self.base(batch, batch.correct)
-        within, beyond = PAYS[self.bonus]
-        paid = np.where(batch.length <= at(self.target, progress), within, beyond)
-        return base + at(self.alpha, progress) * np.where(earns, paid, 0.0)
+        within, beyond = (1.0 + at(self.alpha, progress) * x for x in PAYS[self.bonus])
+        well = batch.column("format_ok") if self.format else np.ones(len(batch), dtype=bool)
+        values = [*[self.malformed] * 4, self.wrong, self.wrong, beyond, within]
+        return choose(values, batch.length <= at(self.target, progress), batch.correct, well)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import repeat
-from operator import contains
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -56,8 +54,7 @@ class Pear(Reward):
         """Rewards, and where a correct rollout earns less than a wrong one."""
         correct = batch.correct
         if self.missing_tag_is_wrong:
-            tags = batch.column("tags")
-            correct = correct & np.fromiter(map(contains, tags, repeat("think")), bool, len(batch))
+            correct = correct & batch.has_tag("think")
         think, answer = batch.column("untempered_entropy_think"), batch.column("untempered_entropy_answer")
         paid = np.minimum(1.0, self.right - np.maximum(0.0, think - at(self.alpha, progress) * answer))
         if self.floor is not None:

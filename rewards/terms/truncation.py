@@ -5,9 +5,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import numpy as np
-
-from rewards.batch import Batch, Floats
+from rewards.batch import Batch, Floats, choose
 from rewards.bounds import Bounds
 from rewards.progress import Progress
 from rewards.schedule import Number, Tokens, at
@@ -42,4 +40,8 @@ class Truncation(BaseScore):
         too_long = batch.truncated
         if self.target is not None:
             too_long = too_long | (batch.length > at(self.target, progress))
-        return np.where(too_long, at(self.over, progress), self.base(batch, batch.correct)[0])
+        over = at(self.over, progress)
+        if not self.format:
+            return choose([self.wrong, 1.0, over, over], batch.correct, too_long)
+        values = [self.malformed, self.malformed, self.wrong, 1.0, *[over] * 4]
+        return choose(values, batch.correct, batch.column("format_ok"), too_long)

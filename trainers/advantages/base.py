@@ -106,11 +106,10 @@ class GroupAdvantage(Advantage):
 
     def compute(self, batch: Batch, reward: Floats, progress: Progress) -> Floats:
         """(N,)."""
-        varied = (batch.group_min(reward) < batch.group_max(reward))[batch.group_index]
-        out = np.where(varied, self.of_groups(batch, reward), 0.0)
-        if self.singleton == "raw":
-            lone = (batch.group_size == 1)[batch.group_index]
-            out = np.where(lone, self.of_singleton(reward), out)
+        varied = batch.group_min(reward) < batch.group_max(reward)
+        out = self.of_groups(batch, reward) * batch.spread(varied)
+        if self.singleton == "raw" and (batch.group_size == 1).any():
+            out = np.where(batch.spread(batch.group_size == 1), self.of_singleton(reward), out)
         return out
 
 

@@ -66,20 +66,15 @@ class Canon(Advantage):
         metrics = {"length": batch.length, "entropy": batch.entropy_all, "random": batch.sample_id}
         metric = np.asarray(metrics[self.metric])
         high = group_rank(batch, metric) >= batch.spread(size // 2)
-        lone = batch.spread(size == 1)
-        r_high, r_low = (np.where(lone, 0.0, batch.spread(_mean(batch, reward, half))) for half in (high, ~high))
+        r_high, r_low = (np.where(size == 1, 0.0, batch.group_moments(reward, half)[0]) for half in (high, ~high))
         side = self.weighted_side or ("low" if self.metric == "entropy" else "high")
         alpha, beta, mu = at(self.alpha, progress), at(self.beta, progress), self.mu_at(batch, progress)
         a_high, a_low = (alpha, 1.0) if side == "high" else (1.0, alpha)
-        inter = np.where(high, a_high * reward - a_low * r_low + beta, a_low * reward - a_high * r_high - beta)
-        out = mu * inter + (1.0 - mu) * (reward - np.where(high, r_high, r_low))
+        half, ends = 2 * batch.group_index + high, ((r_low, r_high), (a_high * r_high + beta, a_low * r_low - beta))
+        own, other = (np.stack(pair, axis=1).ravel()[half] for pair in ends)  # of the rollout's half; of the other half
+        out = mu * ((a_low + (a_high - a_low) * high) * reward - other) + (1.0 - mu) * (reward - own)
+        lone = batch.spread(size == 1)
         if self.all_equal == "dr_grpo" and self.metric != "random":
             equal = batch.spread(batch.group_min(metric) == batch.group_max(metric)) & ~lone
-            out = np.where(equal, reward - batch.spread(_mean(batch, reward, np.ones(len(batch), dtype=bool))), out)
-        return (np.where(lone, 0.0, out) if self.singleton == "zero" else out) / self.divisor
-
-
-def _mean(batch: Batch, reward: Floats, where: np.ndarray) -> Floats:
-    """(P,) group means, exact where a half's rewards are all equal: those groups must get exactly 0."""
-    low, high = batch.group_min(reward, where), batch.group_max(reward, where)
-    return np.where(low == high, low, batch.group_mean(reward, where))
+            out = np.where(equal, reward - batch.spread(batch.group_moments(reward)[0]), out)
+        return out * batch.spread(((size > 1) | (self.singleton == "raw")) / self.divisor)

@@ -16,4 +16,4 @@ class DrGrpo(GroupAdvantage):
 
     def of_groups(self, batch: Batch, reward: Floats) -> Floats:
         """(N,)."""
-        return reward - batch.group_mean(reward)[batch.group_index]
+        return reward - batch.spread(batch.group_mean(reward))

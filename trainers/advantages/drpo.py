@@ -46,12 +46,13 @@ class DrpoAdvantage(Advantage):
         likelier = _softmax(batch, batch.column("mean_log_prob") / self.tau, wrong)
         both = (batch.group_count(right) > 0) & (batch.group_count(wrong) > 0)
         n = len(batch) / max(batch.num_groups, 1) if self.scale == "group_size" else 1.0
-        return n * np.where(batch.spread(both), shorter - likelier, 0.0)
+        return (shorter - likelier) * batch.spread(n * both)
 
 
 def _softmax(batch: Batch, x: Floats, where: Bools) -> Floats:
     """(N,) softmax over each group's rollouts in `where`; 0 elsewhere."""
-    x = np.where(where, x, 0.0)  # the mean log-prob of an empty response need not be a number
-    top = np.where(where, batch.spread(batch.group_max(x, where)), 0.0)
-    weight = np.where(where, np.exp(np.minimum(x - top, 0.0)), 0.0)
-    return weight / np.where(where, batch.spread(batch.group_sum(weight)), 1.0)
+    some = batch.group_count(where) > 0
+    x = np.nan_to_num(x, copy=False)  # the mean log-prob of an empty response need not be a number
+    top = np.where(some, batch.group_max(x, where), 0.0)
+    weight = np.exp(np.minimum(x - batch.spread(top), 0.0)) * where
+    return weight * batch.spread(1.0 / np.where(some, batch.group_sum(weight), 1.0))

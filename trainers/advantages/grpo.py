@@ -24,9 +24,8 @@ class Grpo(GroupAdvantage):
 
     def of_groups(self, batch: Batch, reward: Floats) -> Floats:
         """(N,)."""
-        index = batch.group_index
-        deviation = reward - batch.group_mean(reward)[index]
-        return deviation / (batch.group_std(reward, ddof=self.ddof)[index] + self.eps)
+        mean, std = batch.group_moments(reward, ddof=self.ddof)
+        return (reward - batch.spread(mean)) * batch.spread(1.0 / (std + self.eps))
 
     def of_singleton(self, reward: Floats) -> Floats:
         """(n,): mean 0, std 1."""

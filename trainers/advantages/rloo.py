@@ -18,5 +18,5 @@ class Rloo(GroupAdvantage):
 
     def of_groups(self, batch: Batch, reward: Floats) -> Floats:
         """(N,)."""
-        n = batch.group_size[batch.group_index]
-        return (reward - batch.group_mean(reward)[batch.group_index]) * (n / np.maximum(n - 1, 1))
+        n = batch.group_size
+        return (reward - batch.spread(batch.group_mean(reward))) * batch.spread(n / np.maximum(n - 1, 1))
