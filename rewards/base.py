@@ -121,7 +121,7 @@ class Reward(Node):
                     f"give {column}=... when the batch is made, or use a reward without it"
                 )
         if not batch.grouped and self.scope in ("group", "step"):
-            who = [path for path, node in self.walk() if node.own_scope in ("group", "step")]
+            who = [path for path, node in self.walk() if node.compares]
             raise TautError(
                 f"reward {' and '.join(who)}: compares rollouts of one prompt, but this batch has no groups; "
                 "give group=[...] when the batch is made"
@@ -245,6 +245,11 @@ class Reward(Node):
         return max([self.own_scope, *(child.scope for _, child in self.children())], key=SCOPES.index)
 
     @property
+    def compares(self) -> bool:
+        """Whether this node itself compares rollouts of one prompt."""
+        return self.own_scope in ("group", "step")
+
+    @property
     def kind(self) -> Kind:
         """ "whole" when correctness is already inside."""
         return "whole" if self.own_kind == "whole" or any(c.kind == "whole" for _, c in self.children()) else "term"
@@ -291,23 +296,6 @@ AnyReward = Annotated[SerializeAsAny[Reward], BeforeValidator(_reward)]
 def build_reward(value: Any) -> Reward:
     """A reward from a name, a mapping with `type`, or a reward. Raises ValueError or pydantic's ValidationError."""
     return _reward(value)
-
-
-def dump(node: BaseModel) -> dict[str, Any]:
-    """The node as a plain mapping with nothing but what differs from the defaults; `build` gives the same tree back."""
-    out: dict[str, Any] = {"type": node.type} if isinstance(node, Node) else {}
-    for key, setting in type(node).model_fields.items():
-        if key != "type" and (value := getattr(node, key)) != setting.default:
-            out[key] = _plain(value)
-    return out
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return dump(value)
-    if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def _rewards_in(value: Any) -> Iterator[Reward]:

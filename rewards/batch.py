@@ -258,7 +258,7 @@ class Batch:
         x = self._sorted(x)
         if not len(x):
             return np.zeros(0)
-        if self._even:
+        if 0 < self._even <= 64:
             columns = x.reshape(-1, self._even).T
             out = columns[0].copy()
             for column in columns[1:]:

@@ -139,6 +139,11 @@ class Keep(Reward):
         return self.when.reads
 
     @property
+    def compares(self) -> bool:
+        """When the condition does."""
+        return self.when.own_scope != "rollout"
+
+    @property
     def scope(self) -> Scope:
         """At least the condition's."""
         return max([super().scope, self.when.own_scope], key=SCOPES.index)

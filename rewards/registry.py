@@ -113,3 +113,20 @@ class Registry:
         if cls.label() != value["type"]:  # imported by path: remember the path, so that YAML finds it again
             object.__setattr__(piece, "type", value["type"])
         return piece
+
+
+def dump(node: BaseModel) -> dict[str, Any]:
+    """The node as a plain mapping with nothing but what differs from the defaults; `build` gives the same tree back."""
+    out: dict[str, Any] = {"type": node.type} if isinstance(node, Node) else {}
+    for key, setting in type(node).model_fields.items():
+        if key != "type" and (value := getattr(node, key)) != setting.default:
+            out[key] = _plain(value)
+    return out
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return dump(value)
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value

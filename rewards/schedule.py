@@ -127,8 +127,11 @@ class WarmupCosineRestarts(Schedule):
 def _number(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError(f"expected a number or a schedule, got {value!r}")
-    if isinstance(value, str) and value not in SCHEDULES.table:
-        value = float(value)  # YAML reads 1e-3 as a string
+    if isinstance(value, str):
+        try:
+            value = float(value)  # YAML reads 1e-3 as a string
+        except ValueError:
+            pass  # then it is a schedule's name
     return float(value) if isinstance(value, int | float) else SCHEDULES.build(value)
 
 

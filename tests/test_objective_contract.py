@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rewards import Batch, Scores
-from rewards.base import dump
+from rewards.registry import dump
 from rollout.paths import locate
 from rollout.sampler import to_batch
 from rollout.types import Problem, Request, Rollout

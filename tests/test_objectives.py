@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from benchmarks.conformance.objectives import VERL_NAMES
-from rewards.base import dump
 from rewards.errors import TautError
+from rewards.registry import dump
 from trainers.objectives import MiniBatch, Objective, Tally, build_objective
 from trainers.objectives.parts import Aggregation, aggregate, kl
 

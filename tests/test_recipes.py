@@ -30,7 +30,13 @@ LASER_D = [
 AUTOTHINK = [
     "sampling.modes=[{name: think, share: 0.5, prefix: <think>}, {name: no_think, share: 0.5, prefix: </think>}]"
 ]
+L1 = ["sampling.low=20", "sampling.high=150", "reward.alpha=0.005", "prompt.template='{problem} {budget}'"]
 SMALL: dict[str, list[str]] = {
+    "hapo": ["prompts=12"],  # 24 problems: in three steps, half of them come again
+    "l1_exact": L1,
+    "l1_max": L1,
+    "dapo": ["reward.terms.1.cache=120"],
+    "alp": ["reward.beta=0.005"],
     "laser": ["reward.target=60"],
     "laser_d": LASER_D,
     "laser_de": LASER_D,

@@ -12,9 +12,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rewards.base import AnyReward, dump
+from rewards.base import AnyReward
 from rewards.errors import TautError
-from rewards.registry import Node, describe, nearest
+from rewards.registry import Node, describe, dump, nearest
 from rollout.engine import EngineConfig
 from rollout.sampling import AnyPlan
 from trainers.advantages.base import AnyAdvantage

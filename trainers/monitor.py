@@ -79,6 +79,10 @@ def alarms(row: dict[str, Any], history: Sequence[dict[str, Any]], config: Alarm
         )
     if not math.isfinite(row["grad_norm"]):
         out.append("gradient not finite: this step's update was left out; lower optim.lr or look at the rewards")
+    if saturated := [key for key, value in row.items() if key.endswith("/saturated") and value]:
+        out.append(
+            f"{saturated[0]}: the multipliers leave nothing for what is maximised; the constraints may not be feasible"
+        )
     if row["unknown"] > config.unknown:
         out.append(f"unknown verdicts: {row['unknown']:.0%}; look at the reasons in the rollout log")
     return out

@@ -63,7 +63,7 @@ class Updater:
         )
         columns: dict[str, Any] = {}
         if "mean_log_prob" in wanted:
-            columns["mean_log_prob"] = [float(r["log_prob"].mean()) for r in rows]
+            columns["mean_log_prob"] = [float(r["log_prob"].mean()) if len(r["log_prob"]) else 0.0 for r in rows]
         for name, prefix in (("entropy", ""), ("entropy_untempered", "untempered_")):
             if wanted & (UNTEMPERED if prefix else TEMPERED):
                 phases = [

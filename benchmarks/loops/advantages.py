@@ -160,7 +160,7 @@ def constrained(method: Constrained, c: Columns, progress: Progress) -> list[flo
         values = part(term, c)
         mean, std = mean_std(values, method.ddof)
         for i, value in enumerate(values):
-            out[i] += weight * (value - mean) / (std + method.eps) if std > 0 else 0.0
+            out[i] += weight * (value - mean) / (std + method.eps) if len(values) > method.ddof and std > 0 else 0.0
     return out
 
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from benchmarks.loops import Columns, Loop, members
-from rewards import AroraZanette, Laser
+from rewards import AroraZanette, Correct, Laser, LinearLength
 from rewards.progress import Progress
 from rewards.schedule import at
 from rewards.terms.kimi import Kimi
@@ -154,7 +154,19 @@ def shorter_better(method: ShorterBetter, c: Columns, progress: Progress) -> lis
     return out
 
 
+def correct(method: Correct, c: Columns, progress: Progress) -> list[float]:
+    """The verdict alone."""
+    return [method.right if verdict == 1 else method.wrong for verdict in c.verdict]
+
+
+def linear_length(method: LinearLength, c: Columns, progress: Progress) -> list[float]:
+    """Length as a share of the cap."""
+    return [length / max(cap, 1) for length, cap in zip(c.length, c.max_tokens, strict=True)]
+
+
 LOOPS: dict[str, tuple[Any, Loop]] = {
+    "correct": (Correct(), correct),
+    "linear_length": (LinearLength(), linear_length),
     "laser": (Laser(target=2048), laser),
     "laser_d": (LaserD(target=256, interval=256), laser_d),
     "laser_de": (LaserDE(target=256, interval=256), laser_de),

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import numpy as np
-
 from rewards.base import Kind, Reward
-from rewards.batch import Batch, Floats
+from rewards.batch import Batch, Floats, choose
 from rewards.bounds import Bounds
 from rewards.progress import Progress
 
@@ -27,4 +25,4 @@ class Correct(Reward):
 
     def compute(self, batch: Batch, progress: Progress) -> Floats:
         """(N,) rewards."""
-        return np.where(batch.correct, self.right, self.wrong)
+        return choose([self.wrong, self.right], batch.correct)

@@ -80,7 +80,7 @@ class Advantage(Node):
             )
         if whole:
             return got
-        out = np.zeros((n, *got.shape[1:]))
+        out: Floats = np.zeros((n, *got.shape[1:]))
         out[keep] = got
         if out.ndim == 2 and out.shape[1] < (width := int(batch.length.max(initial=0))):
             out = np.pad(out, ((0, 0), (0, width - out.shape[1])))
