@@ -17,6 +17,7 @@ from rewards.errors import TautError
 from rollout.types import Rollout
 
 _BATCH_COLUMNS = ("group", "length", "verdict", "problem_id", "sample_id", "truncated", "max_tokens", "origin")
+_OWN = ("tokens", "tags")  # columns of the batch that parquet holds in a form of its own
 
 
 def write_atomically(path: Path, write: Any) -> None:
@@ -40,17 +41,18 @@ def write_rollouts(
 ) -> None:  # fmt: skip
     """Write one step, one row a rollout.
 
-    Columns: the batch's; `level`, `gold`, `answer`, `text`, `reason`, `finish_reason`, `forced`, `version`, `prompt_ids`,
-    `token_ids`, `log_probs` (engine, nats); when given `reward`, `keep`, `advantage` (N,) or (N, T), `term/<path>` by node.
+    Columns: the batch's (`tags` as lists of names); `level`, `gold`, `answer`, `text`, `reason`, `finish_reason`, `forced`,
+    `version`, `prompt_ids` (of the prompt that is trained on), `token_ids`, `log_probs` (engine, nats); when given `reward`,
+    `keep`, `advantage` (N,) or (N, T), `term/<path>` by node.
     `meta` goes into the schema as JSON: step, progress, configuration, and the states at the start of the step.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns: dict[str, Any] = {name: getattr(batch, name) for name in _BATCH_COLUMNS}
-    columns |= {
-        name: v for name in OPTIONAL if name not in ("tokens", "tags") and (v := getattr(batch, name)) is not None
-    }
+    columns |= {name: v for name in OPTIONAL if name not in _OWN and (v := getattr(batch, name)) is not None}
+    if batch.tags is not None:
+        columns["tags"] = pa.array([sorted(tags) for tags in batch.tags], pa.list_(pa.string()))
     columns |= {
         "level": [r.request.problem.level for r in rollouts],
         "gold": [r.request.problem.answer for r in rollouts],
@@ -101,5 +103,7 @@ def read_rollouts(path: Path) -> LoggedStep:
         )
     columns = {name: table[name].to_pylist() for name in table.column_names}
     optional = {name: columns[name] for name in OPTIONAL if name in columns}
+    if "tags" in optional:
+        optional["tags"] = [frozenset(names) for names in optional["tags"]]
     batch = Batch(**{name: columns[name] for name in _BATCH_COLUMNS}, tokens=columns["token_ids"], **optional)
     return LoggedStep(json.loads(raw), batch, columns)

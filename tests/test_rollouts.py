@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards import Linear, Progress, TautError, Verdict, build_reward
+from rewards import Batch, Linear, Progress, TautError, Verdict, build_reward
+from rewards.batch import OPTIONAL
 from rollout.log import read_rollouts, write_rollouts
 from rollout.sampler import to_batch, well_formed
 from rollout.sampling import GroupPlan
@@ -78,6 +80,26 @@ def test_a_written_step_is_read_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(build_reward("correct").score(step.batch).total, step.columns["reward"])
     assert step.columns["text"][0] == "text é" and step.columns["advantage"] == list(range(6))
     assert list(step.batch.column("tokens")[2]) == [0, 1, 2]
+
+
+def test_the_batch_is_read_back_whole(tmp_path: Path) -> None:
+    """What any method may read, so that each can be replayed: tags, modes, budgets, references, entropies."""
+    done = rollouts()
+    for i, rollout in enumerate(done):
+        rollout.mode = (None, "think", "no_think")[i % 3]
+        rollout.tags = (frozenset(), frozenset({"think"}), frozenset({"think", "answer"}))[i % 3]
+    plain = {"budget", "format_ok", "mode", "tags", "tokens"}
+    measured = {name: np.linspace(0.1, 0.7, 6) for name in OPTIONAL if name not in plain}
+    batch = dataclasses.replace(to_batch(done, **measured), budget=np.arange(6.0))
+    write_rollouts(tmp_path / "step.parquet", done, batch, {})
+    again = read_rollouts(tmp_path / "step.parquet").batch
+    for field in dataclasses.fields(Batch):
+        a, b = getattr(batch, field.name), getattr(again, field.name)
+        assert a.dtype == b.dtype and all(np.array_equal(x, y) for x, y in zip(a, b, strict=True)), field.name
+    reward = build_reward("budget_curriculum")
+    np.testing.assert_array_equal(reward.score(again).total, reward.score(batch).total)
+    write_rollouts(tmp_path / "held.parquet", done, dataclasses.replace(batch, tags=None), {})
+    assert read_rollouts(tmp_path / "held.parquet").batch.tags is None
 
 
 def test_a_foreign_file_is_named(tmp_path: Path) -> None:
