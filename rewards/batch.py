@@ -290,16 +290,24 @@ class Batch:
         The deviation is exactly 0 where all values are equal, and where there are no more than `ddof` of them; the mean is
         0 where there are none.
         """
-        x = np.asarray(x, dtype=np.float64)
-        count = self.group_size if where is None else self.group_count(where)
-        some, full = count > 0, np.maximum(count, 1)
-        peak = np.where(some, self.group_max(x, where), 0.0)  # taken off first: equal values become exact zeros
-        shifted = x - self.spread(peak)
-        mean = self.group_sum(shifted, where) / full
+        count, peak, mean, shifted = self._about_peak(x, where)
         shifted -= self.spread(mean)
         shifted *= shifted
         variance = self.group_sum(shifted, where) / np.maximum(count - ddof, 1)
-        return np.where(some, peak + mean, 0.0), np.where(count > ddof, np.sqrt(variance), 0.0)
+        return np.where(count > 0, peak + mean, 0.0), np.where(count > ddof, np.sqrt(variance), 0.0)
+
+    def group_exact_mean(self, x: Any, where: Bools | None = None) -> Floats:
+        """(P,) `group_mean`, and exactly the value itself where all values are equal, at about twice the cost."""
+        count, peak, mean, _ = self._about_peak(x, where)
+        return np.where(count > 0, peak + mean, 0.0)
+
+    def _about_peak(self, x: Any, where: Bools | None) -> tuple[Any, Floats, Floats, Floats]:
+        """(count, largest x, mean of x - largest, x - largest): equal values become exact zeros."""
+        x = np.asarray(x, dtype=np.float64)
+        count = self.group_size if where is None else self.group_count(where)
+        peak = np.where(count > 0, self.group_max(x, where), 0.0)
+        shifted = x - self.spread(peak)
+        return count, peak, self.group_sum(shifted, where) / np.maximum(count, 1), shifted
 
     def take(self, index: Any) -> Batch:
         """The batch of the rollouts that `index` (bool mask or positions) selects."""

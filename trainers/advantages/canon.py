@@ -66,7 +66,7 @@ class Canon(Advantage):
         metrics = {"length": batch.length, "entropy": batch.entropy_all, "random": batch.sample_id}
         metric = np.asarray(metrics[self.metric])
         high = group_rank(batch, metric) >= batch.spread(size // 2)
-        r_high, r_low = (np.where(size == 1, 0.0, batch.group_moments(reward, half)[0]) for half in (high, ~high))
+        r_high, r_low = (np.where(size == 1, 0.0, batch.group_exact_mean(reward, half)) for half in (high, ~high))
         side = self.weighted_side or ("low" if self.metric == "entropy" else "high")
         alpha, beta, mu = at(self.alpha, progress), at(self.beta, progress), self.mu_at(batch, progress)
         a_high, a_low = (alpha, 1.0) if side == "high" else (1.0, alpha)
@@ -76,5 +76,5 @@ class Canon(Advantage):
         lone = batch.spread(size == 1)
         if self.all_equal == "dr_grpo" and self.metric != "random":
             equal = batch.spread(batch.group_min(metric) == batch.group_max(metric)) & ~lone
-            out = np.where(equal, reward - batch.spread(batch.group_moments(reward)[0]), out)
+            out = np.where(equal, reward - batch.spread(batch.group_exact_mean(reward)), out)
         return out * batch.spread(((size > 1) | (self.singleton == "raw")) / self.divisor)
