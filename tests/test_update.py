@@ -74,6 +74,25 @@ def test_one_pass_or_two_give_the_same_update() -> None:
     torch.testing.assert_close(weights(one), weights(two), atol=1e-5, rtol=1e-5)
 
 
+def test_a_forced_prefix_has_no_part_in_the_mean_log_prob() -> None:
+    s, u = scored(), updater()
+    for rollout in s.rollouts:
+        rollout.forced = 2
+    columns, old = u.measure(s.rollouts, frozenset({"mean_log_prob"}))
+    assert old is not None
+    np.testing.assert_allclose(columns["mean_log_prob"], [float(row[2:].mean()) for row in old])
+
+
+def test_what_is_kept_does_not_change_the_scale() -> None:
+    """Modes with caps of their own: the constant that divides is the step's, also where only the shorter mode is kept."""
+    s, keep, losses = scored(), np.arange(12) % 3 == 0, []
+    for caps in (np.full(12, 64), np.where(keep, 32, 64)):
+        batch = dataclasses.replace(s.batch, max_tokens=caps)
+        part = dataclasses.replace(s, batch=batch, scores=Scores(s.scores.total, {}, keep))
+        losses.append(updater("objective.aggregation=sequence_sum_constant").update(part, 0)["loss"])
+    assert losses[0] == losses[1] != 0
+
+
 def test_what_is_left_out_moves_nothing() -> None:
     s = scored()
     keep = np.array([True] * 9 + [False] * 3)

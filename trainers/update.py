@@ -52,7 +52,8 @@ class Updater:
     def measure(self, rollouts: Sequence[Rollout], needs: frozenset[str]) -> tuple[dict[str, Any], list[Tensor] | None]:
         """What must be known of the policy before rewards are: (columns for the batch, old log-probs by rollout).
 
-        The old log-probs are None where one pass, that of the update itself, gives the same numbers.
+        The old log-probs are None where one pass, that of the update itself, gives the same numbers. The mean log-prob is over
+        the tokens that the engine chose, entropies are over all; both given the prompt that is trained on.
         """
         objective = self.config.objective
         wanted = needs & MEASURED
@@ -63,7 +64,10 @@ class Updater:
         )
         columns: dict[str, Any] = {}
         if "mean_log_prob" in wanted:
-            columns["mean_log_prob"] = [float(r["log_prob"].mean()) if len(r["log_prob"]) else 0.0 for r in rows]
+            chosen = [
+                row["log_prob"][r.forced :] for r, row in zip(rollouts, rows, strict=True)
+            ]  # as in DRPO's own loss
+            columns["mean_log_prob"] = [float(x.mean()) if len(x) else 0.0 for x in chosen]
         for name, prefix in (("entropy", ""), ("entropy_untempered", "untempered_")):
             if wanted & (UNTEMPERED if prefix else TEMPERED):
                 phases = [
@@ -102,7 +106,7 @@ class Updater:
             group=part.group,
             verdict=part.verdict,
             keep=np.ones(len(rows), dtype=bool),
-            max_length=float(part.max_tokens.max()),
+            max_length=float(scored.batch.max_tokens.max()),  # of the step: one scale, whatever is kept
             forced=[r.forced for r in chosen],
             mode=[r.mode for r in chosen],
             engine_log_prob=[r.log_probs for r in chosen],
