@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import gzip
-import json
 import math
 import warnings
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from rewards.errors import TautError
 from rewards.verifier import check_golds
+from rollout.rows import as_text, missing, read_json_lines, read_rows, short
 from rollout.types import Problem
 
 FIELDS = ("id", "problem", "answer", "level", "source")
 REQUIRED = ("id", "problem", "answer")
-FORMATS = (".jsonl", ".jsonl.gz", ".parquet")
 
 
 def load_problems(
@@ -42,7 +39,7 @@ def load_problems(
         raise TautError(f"{path}: limit={limit}: give a number of problems, 1 or more, or leave it out to take all")
     problems: list[Problem] = []
     places: dict[str, str] = {}
-    for place, row in _rows(path):
+    for place, row in read_rows(path):
         problem = _problem(place, row, names)
         if problem.id in places:
             raise TautError(
@@ -57,9 +54,7 @@ def load_problems(
         raise TautError(f"{path}: the file holds no problem; it needs one row of {{id, problem, answer}} or more")
     doubts = dict(zip(places, check_golds([p.answer for p in problems]), strict=True))
     bad = [
-        f"{places[p.id]}: answer {_short(p.answer)} cannot be verified: {doubts[p.id]}"
-        for p in problems
-        if doubts[p.id]
+        f"{places[p.id]}: answer {short(p.answer)} cannot be verified: {doubts[p.id]}" for p in problems if doubts[p.id]
     ]
     if not bad:
         return problems
@@ -92,11 +87,11 @@ def load_reference(path: str | Path) -> tuple[dict[str, Reference], dict[str, An
     """
     path = Path(path)
     if not path.is_file():
-        raise TautError(f"{_missing(path)}; references are written by: taut eval model=... data=... reference={path}")
+        raise TautError(f"{missing(path)}; references are written by: taut eval model=... data=... reference={path}")
     found: dict[str, Reference] = {}
     places: dict[str, str] = {}
     meta: dict[str, Any] = {}
-    for i, (place, row) in enumerate(_jsonl_rows(path)):
+    for i, (place, row) in enumerate(read_json_lines(path)):
         if "_meta" in row:
             if i or not isinstance(row["_meta"], dict):
                 raise TautError(f"{place}: _meta stands in the first line only, as an object; keep one model in a file")
@@ -148,9 +143,9 @@ def between(problems: Sequence[Problem], low: float, high: float) -> list[Proble
 
 
 def _reference(place: str, row: dict[str, Any]) -> Reference:
-    id = _text(place, "id", row.get("id"))
+    id = as_text(place, "id", row.get("id"))
     if not id.strip():
-        raise TautError(f"{place}: id is {_short(row.get('id'))}; each line is {{id, accuracy, length}}")
+        raise TautError(f"{place}: id is {short(row.get('id'))}; each line is {{id, accuracy, length}}")
     values: dict[str, Any] = {}
     for name, most in (("accuracy", 1.0), ("length", math.inf), ("samples", math.inf), ("correct", math.inf)):
         value = row.get(name)
@@ -160,9 +155,7 @@ def _reference(place: str, row: dict[str, Any]) -> Reference:
                 f"{place}: no {name!r} among its keys ({', '.join(row)}); each line is {{id, accuracy, length}}"
             )
         if value is not None and not (number and math.isfinite(value) and 0 <= value <= most):
-            raise TautError(
-                f"{place}: {name} is {_short(value)}; give a number from 0{' to 1' if most == 1 else ' on'}"
-            )
+            raise TautError(f"{place}: {name} is {short(value)}; give a number from 0{' to 1' if most == 1 else ' on'}")
         values[name] = value
     return Reference(id, **values)
 
@@ -177,97 +170,15 @@ def _column_names(path: Path, columns: dict[str, str]) -> dict[str, str]:
     return {name: columns.get(name, name) for name in FIELDS}
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, row) of every row; the format is taken from the file's name."""
-    if not path.exists():
-        raise TautError(_missing(path))
-    if path.is_dir():
-        inside = sorted(p.name for p in path.iterdir() if p.name.endswith(FORMATS))
-        hint = f"it holds {', '.join(inside[:8])}: name one of them" if inside else "name a file"
-        raise TautError(f"{path}: this is a folder, not a problem file; {hint}")
-    if path.name.endswith(".parquet"):
-        yield from _parquet_rows(path)
-    elif path.name.endswith((".jsonl", ".jsonl.gz")):
-        yield from _jsonl_rows(path)
-    else:
-        raise TautError(
-            f"{path}: cannot read {path.suffix or 'a file without extension'!r}; use one of {', '.join(FORMATS)}"
-        )
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    number = 0
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                place = f"{path}:{number}"
-                if number == 1:
-                    line = line.removeprefix(b"\xef\xbb\xbf")
-                if line.strip():
-                    yield place, _json_row(place, line)
-    except (OSError, EOFError, zlib.error) as error:
-        raise TautError(f"{path}:{number + 1}: cannot be read ({error}); is the file complete and readable?") from error
-
-
-def _json_row(place: str, line: bytes) -> dict[str, Any]:
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        bad = line[error.start : error.start + 4].hex(" ")
-        raise TautError(
-            f"{place}: byte {error.start + 1} of the line is not UTF-8 ({bad}); save the file as UTF-8"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        shown = _short(line.decode("utf-8").strip())
-        raise TautError(f"{place}: not JSON ({error}): {shown}; each line must be one JSON object") from error
-    if not isinstance(row, dict):
-        raise TautError(
-            f"{place}: a {type(row).__name__}, not an object: {_short(row)}; each line is {{id, problem, answer}}"
-        )
-    return row
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    number = 0
-    try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches():
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{path}:{number}", row
-    except (pa.ArrowException, OSError) as error:
-        raise TautError(
-            f"{path}: cannot be read as parquet after row {number} ({error}); is the file complete?"
-        ) from error
-
-
 def _problem(place: str, row: dict[str, Any], names: dict[str, str]) -> Problem:
     values: dict[str, str] = {}
     for field, column in names.items():
-        text = _text(place, column, row.get(column))
+        text = as_text(place, column, row.get(column))
         if field in REQUIRED and not text.strip():
             raise TautError(_no_column(place, row, field, column))
         values[field] = text
     used = set(names.values())
     return Problem(**values, extra={key: value for key, value in row.items() if key not in used})
-
-
-def _text(place: str, column: str, value: Any) -> str:
-    """The column's value as text: integers and integral floats without a decimal point, a missing one as ''."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TautError(
-            f"{place}: {column} is {_short(value)}, a {type(value).__name__}; write it as text or as a number"
-        )
-    return repr(value)
 
 
 def _no_column(place: str, row: dict[str, Any], field: str, column: str) -> str:
@@ -276,16 +187,3 @@ def _no_column(place: str, row: dict[str, Any], field: str, column: str) -> str:
     has = ", ".join(map(str, row)) or "none"
     remedy = f"add it, or name the column that holds it: columns: {{{field}: NAME}}"
     return f"{place}: no {column!r} among its columns ({has}); {remedy}"
-
-
-def _missing(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f"{path}: no such file, and no folder {path.parent}; check the path"
-    names = sorted(p.name for p in path.parent.iterdir())
-    near = difflib.get_close_matches(path.name, names, 3, 0.5) or [n for n in names if n.endswith(FORMATS)][:5]
-    return f"{path}: no such file; " + (f"nearest in {path.parent}: {', '.join(near)}" if near else "check the path")
-
-
-def _short(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else shown[:77] + "..."
