@@ -32,12 +32,15 @@ def check_home() -> None:
 
 def train(arguments: list[str]) -> int:
     """train a model: [recipe=NAME] model=FOLDER data=FILE [key=value ...], or resume=RUN"""
+    from rewards.errors import TautError
     from trainers.config import load_config, to_yaml
     from trainers.run import Run
 
     dry = "--dry-run" in arguments
     rest = [a for a in arguments if a != "--dry-run"]
     resumed = [a.removeprefix("resume=") for a in rest if a.startswith("resume=")]
+    if resumed and dry:
+        raise TautError(f"--dry-run shows what a new run would be; this one's settings are in {resumed[-1]}/config.yaml")
     if resumed:
         run = Run.resume(Path(resumed[-1]), [a for a in rest if not a.startswith("resume=")])
     else:

@@ -119,7 +119,8 @@ def test_a_resumed_run_wants_the_problems_it_was_made_with(tmp_path: Path) -> No
     write(reference, {**ENTRY, "id": "b"}, ENTRY)
     assert digest(load_training(config)[0]) == before
     write(reference, ENTRY, {**ENTRY, "id": "b", "length": 16})
-    run: Any = SimpleNamespace(config=config, source=tmp_path / "step-000002", state={"problems": before})
+    source = tmp_path / "step-000002"
+    run: Any = SimpleNamespace(config=config, source=source, state={"problems": before}, new_problems=False)
     with pytest.raises(
         TautError, match=r"step-000002: was made with other problems or references than data=.*d\.jsonl"
     ):

@@ -70,11 +70,15 @@ def assemble(run: Run) -> Parts:
     torch.manual_seed(config.seed)  # nothing of ours draws from torch; a model or a plug-in might
     problems, loaded = load_training(config)
     made_of = digest(problems)
+    told = []
     if run.source and run.state and run.state.get("problems", made_of) != made_of:
-        raise TautError(
-            f"{run.source}: was made with other problems or references than data={config.data}, "
-            f"reference={config.reference} give now; put the files back to resume, or start a new run"
-        )
+        if not run.new_problems:
+            raise TautError(
+                f"{run.source}: was made with other problems or references than data={config.data}, "
+                f"reference={config.reference} give now; put the files back, or go on with these: taut train "
+                f"resume={config.out} data={config.data} (state by problem id is kept), or start a new run"
+            )
+        told = [f"data={config.data}: other problems than those of {run.source}; state by problem id is kept"]
     held = config.heldout
     columns = config.columns if held.columns is None else held.columns
     heldout = load_problems(locate(held.data), held.problems, columns, config.unverifiable) if held.data else []
@@ -108,7 +112,15 @@ def assemble(run: Run) -> Parts:
     engine = make_engine(config.rollout, str(source), stops)
     sampler = Sampler(engine, template, Verifier(**vars(config.verifier)), stops, config.seed)
     return Parts(
-        problems, loaded, made_of, heldout, tokenizer, updater, sampler, Canary(template.encode(canary)), warnings
+        problems,
+        loaded,
+        made_of,
+        heldout,
+        tokenizer,
+        updater,
+        sampler,
+        Canary(template.encode(canary)),
+        told + warnings,
     )
 
 

