@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from rewards.batch import Floats
 from rewards.bounds import Interval
 from rewards.errors import TautError
@@ -40,10 +42,8 @@ class Multipliers:
 
     def mix(self, main: Floats, parts: Sequence[Floats]) -> Floats:
         """(N - sum of lambda) * main + sum of lambda_i * parts_i."""
-        total = (len(self.raw) - sum(self.values)) * main
-        for value, part in zip(self.values, parts, strict=True):
-            total = total + value * part
-        return total
+        values = np.asarray(self.values, dtype=main.dtype)  # all in the precision of what is mixed
+        return (len(values) - values.sum()) * main + sum(v * part for v, part in zip(values, parts, strict=True))
 
     def update(self, excess: Sequence[float | None], lr: float, momentum: float, max_norm: float) -> Multipliers:
         """One step of SGD on sum of lambda_i * excess_i, excess = mean reached - wanted; None: that one is left as it is.

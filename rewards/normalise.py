@@ -24,7 +24,8 @@ def standardise(batch: Batch, x: Floats, keep: Bools, over: Literal["group", "st
     kept = x[batch.order][keep[batch.order]]
     if len(kept) <= ddof or kept.min() == kept.max():
         return np.zeros(len(batch))
-    return (x - kept.mean()) * (keep / (kept.std(ddof=ddof) + eps))
+    std = x.dtype.type(kept.std(ddof=ddof, dtype=np.float64))  # summed in doubles whatever x is, as torch does
+    return (x - kept.mean()) * keep / (std + eps)
 
 
 def standardised_bounds(inner: Bounds | None) -> Bounds:

@@ -27,7 +27,7 @@ def lc_alpacaeval(case: Case) -> Iterator[Pair]:
     ).compute(
         inputs["baseline_chars"],
         inputs["model_chars"],
-        [p - 1 for p in inputs["preference_1_to_2"]],
+        [None if p is None else p - 1 for p in inputs["preference_1_to_2"]],
         inputs["instruction_difficulty"],
         inputs["gamed"],
     )

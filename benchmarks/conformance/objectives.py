@@ -135,7 +135,10 @@ def drpo_loss(case: Case) -> Iterator[Pair]:
 
 def drpo_edge_cases(case: Case) -> Iterator[Pair]:
     """Rewards other than 0 and 1 are in neither set; where the official code gave NaN or raised, ours must be finite."""
-    given, want = case["inputs"], case["expected"]
+    given, want = (
+        case["inputs"],
+        case["expected"] if isinstance(case["expected"], dict) else {},
+    )  # it raised: a word, or null
     width = len(given["old_log_prob"][0])
     mask = [[position < length for position in range(width)] for length in given["lengths"]]
     loss, grad, seen = discriminative(case, [{1.0: 1, 0.0: 0}.get(r, -1) for r in given["rewards"]], mask)
