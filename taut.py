@@ -40,7 +40,9 @@ def train(arguments: list[str]) -> int:
     rest = [a for a in arguments if a != "--dry-run"]
     resumed = [a.removeprefix("resume=") for a in rest if a.startswith("resume=")]
     if resumed and dry:
-        raise TautError(f"--dry-run shows what a new run would be; this one's settings are in {resumed[-1]}/config.yaml")
+        raise TautError(
+            f"--dry-run shows what a new run would be; this one's settings are in {resumed[-1]}/config.yaml"
+        )
     if resumed:
         run = Run.resume(Path(resumed[-1]), [a for a in rest if not a.startswith("resume=")])
     else:

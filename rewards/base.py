@@ -85,7 +85,8 @@ class Monitor:
 class Reward(Node):
     """What a rollout earns.
 
-    Class attributes: `paper`: its number; `reads`: optional batch columns; `own_scope`: how much it must see at once;
+    Class attributes: `paper`: its number; `reads`: optional batch columns; `reads_modes`: the modes that it tells apart, by
+    name; `own_scope`: how much it must see at once;
     `own_kind`: "whole" when it already contains correctness; `shorter_pays`: among correct rollouts of a group, all else
     equal, the shorter never earns less; `state_version`: 0 without state, else a number to raise when the state changes its
     meaning. Subclasses fill in `compute`, `bounds` where they can be known, and with state `_observe`, `_state`,
@@ -94,6 +95,7 @@ class Reward(Node):
 
     registry: ClassVar[Registry] = REWARDS
     reads: ClassVar[frozenset[str]] = frozenset()
+    reads_modes: ClassVar[frozenset[str]] = frozenset()
     own_scope: ClassVar[Scope] = "rollout"
     own_kind: ClassVar[Kind] = "term"
     shorter_pays: ClassVar[bool] = False

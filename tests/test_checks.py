@@ -22,6 +22,7 @@ from trainers.update import MEASURED as BY_THE_PASS
 
 DRPO = "objective=drpo"
 PAIRED = "sampling={type: modes, modes: [{name: think, share: 0.5}, {name: no_think, share: 0.5}]}"
+HALVES = "sampling={type: modes, modes: [{name: long, share: 0.5}, {name: short, share: 0.5}]}"
 CONSTRAINED = (
     "reward={type: constrained, maximise: {type: weight, weight: -1, term: linear_length}, "
     "subject_to: [{term: correct, at_least: 0.6}]}"
@@ -47,13 +48,21 @@ class Blind(ClippedToken):
         ([DRPO, SHAPED], "objective drpo: .* reward sum would be ignored"),
         (["objective=disco", "reward=arora_zanette"], "objective disco: .* reward arora_zanette would be ignored"),
         (["objective=tests.test_checks:Blind", SHAPED], "objective tests.test_checks:Blind: .*such as clipped_token"),
-        (["objective={type: mode_switch, inner: drpo}", SHAPED, PAIRED], "objective mode_switch: .* would be ignored"),
+        (["objective={type: mode_switch, inner: drpo}", SHAPED, HALVES], "objective mode_switch: .* would be ignored"),
         # columns that nothing fills in
         (["reward=l1_exact"], "reward l1_exact: needs the column 'budget', which nothing .*sampling.budget=N"),
         (["reward={type: sum, terms: [{type: weight, weight: 1, term: adaptive_deep_reasoning}]}"],
          "reward sum/weight/adaptive_deep_reasoning: needs the column 'mode'.*type: modes"),
         (["reward=adaptthink", PAIRED], "reward adaptthink: needs the column 'reference_accuracy'.*reference=FILE"),
         (["reward=o1_pruner"], "'reference_length'.*taut eval model=... data=... samples=8 reference=FILE"),
+        # modes of other names
+        (["reward=adaptthink", "reference=r.jsonl", HALVES],
+         "reward adaptthink: goes by mode 'no_think', but sampling gives long, short; name one of sampling.modes"),
+        (["reward=autothink", "sampling={type: modes, read: {quick: empty_thinking}, otherwise: slow}"],
+         "reward autothink: goes by mode 'no_think', but sampling gives quick, slow"),
+        (["objective=adaptthink", "advantage=raw", HALVES], "objective adaptthink: goes by mode 'no_think'"),
+        (["objective=mode_switch"], "objective mode_switch: goes by mode 'long' and mode 'short'.*sampling gives no modes"),
+        (["objective={type: mode_switch, inner: {type: adaptthink, nothinking: quick}}", HALVES], "mode 'quick', but"),
         # multipliers that a std would undo
         ([CONSTRAINED, "advantage=grpo"], "advantage grpo: .*undoes the multipliers of the reward constrained; use advantage=raw"),
         ([CONSTRAINED, "advantage=length_rank"], "advantage length_rank: .*undoes"),
@@ -77,11 +86,12 @@ def test_refused(arguments: list[str], says: str) -> None:
             DRPO,
             "reward={type: keep, when: finished, term: {type: correct, wrong: -1}}",
         ],  # what is left out is no shaping
-        ["objective={type: mode_switch, inner: clipped_token}", SHAPED, PAIRED],
+        ["objective={type: mode_switch, inner: clipped_token}", SHAPED, HALVES],
+        ["objective={type: adaptthink, nothinking: short}", "advantage=raw", HALVES],
         ["reward=l1_exact", "sampling.budget=60"],
         ["reward=l1_exact", "reward.target=60"],
         ["reward=l1_exact", "sampling={type: random_budget, low: 20, high: 100, max_tokens: 120}"],
-        ["reward=adaptive_deep_reasoning", PAIRED],
+        ["reward=adaptive_deep_reasoning", HALVES],
         ["reward=autothink", "sampling={type: modes, read: {no_think: empty_thinking}, otherwise: think}"],
         ["reward=adaptthink", PAIRED, "reference=made-later.jsonl"],
         ["reward=pear"],

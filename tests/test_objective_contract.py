@@ -206,10 +206,11 @@ def updated(given: Scored, *arguments: str, probes: Sequence[int] = ()) -> tuple
 @pytest.mark.parametrize("mini_batches", [1, 2])
 def test_adaptthink_makes_a_forced_first_token_that_pays_likelier(mini_batches: int) -> None:
     given = scored([END], "no_think")
-    seen, rise = updated(given, "objective=adaptthink", f"mini_batches={mini_batches}")
+    modes = "sampling={type: modes, modes: [{name: no_think, share: 1.0}]}"
+    seen, rise = updated(given, "objective=adaptthink", modes, f"mini_batches={mini_batches}")
     assert seen["updates"] == mini_batches and rise[1] > 0
     given.advantage[:] = -1
-    assert updated(given, "objective={type: adaptthink, nothinking_ratio: 0.001}")[1][1] < 0
+    assert updated(given, "objective={type: adaptthink, nothinking_ratio: 0.001}", modes)[1][1] < 0
 
 
 @pytest.mark.parametrize("name", ["drpo", "disco", "gspo"])
@@ -225,5 +226,6 @@ def test_mode_switch_moves_the_choice_of_the_first_token() -> None:
         rollout.mode = "short" if i % 2 else "long"
     given.advantage[:] = 0
     tokens = "objective={type: mode_switch, weight: 1, tokens: {long: <think>, short: </think>}}"
-    seen, rise = updated(given, tokens, "rollout.temperature=0.6", probes=[THINK, END])
+    modes = "sampling={type: modes, modes: [{name: long, share: 0.5}, {name: short, share: 0.5}]}"
+    seen, rise = updated(given, tokens, modes, "rollout.temperature=0.6", probes=[THINK, END])
     assert rise[1] > rise[0] and seen["mode_prefers_short"] == 1 and seen["mode_switch_loss"] > 1

@@ -54,6 +54,7 @@ def reasons(config: TrainConfig) -> Iterator[str]:
     """What stands against a configuration, a line each; nothing when it can be run."""
     yield from _ignored(config)
     yield from _lacking(config)
+    yield from _modeless(config)
     yield from _rescaled(config)
     yield from _lone(config)
 
@@ -92,6 +93,26 @@ def _columns_of_data(config: TrainConfig) -> set[str]:
     except TautError:  # said in its place, when the data is loaded
         return set()
     return {column for column, value in problem.extra.items() if value is not None}
+
+
+def _modeless(config: TrainConfig) -> Iterator[str]:
+    """Modes that are told apart by a name which the plan never gives."""
+    plan = config.sampling
+    if "mode" in plan.provides and not isinstance(plan, ModesPlan):
+        return  # a plan of the user's own: what it gives is not known
+    given = set()
+    if isinstance(plan, ModesPlan):
+        given = {*plan.read, plan.otherwise} if plan.read else {mode.name for mode in plan.modes}
+    readers: list[tuple[str, frozenset[str]]] = [(f"objective {config.objective.type}", config.objective.reads_modes)]
+    if given:  # without any, the column is lacking, which is said already
+        readers = [(f"reward {path}", node.reads_modes) for path, node in config.reward.walk()] + readers
+    for who, wanted in readers:
+        if lacking := sorted(wanted - given):
+            named = f"gives {', '.join(sorted(filter(None, given)))}" if given else "gives no modes"
+            yield (
+                f"{who}: goes by {' and '.join(f'mode {name!r}' for name in lacking)}, but sampling {named}; name one of "
+                "sampling.modes (or of sampling.read) so"
+            )
 
 
 def _rescaled(config: TrainConfig) -> Iterator[str]:

@@ -36,6 +36,7 @@ class AdaptiveDeepReasoning(Reward):
     own_scope: ClassVar[Scope] = "group"
     shorter_pays: ClassVar[bool] = True
     reads: ClassVar[frozenset[str]] = frozenset({"mode"})
+    reads_modes: ClassVar[frozenset[str]] = frozenset({"long", "short"})
     theta: float = Field(default=0.5, ge=0, le=1)
     preferred: float = 1.5
     other: float = 1.0

@@ -25,6 +25,7 @@ class AdaptThink(Reward):
     own_kind: ClassVar[Kind] = "whole"
     shorter_pays: ClassVar[bool] = True  # length itself pays nothing
     reads: ClassVar[frozenset[str]] = frozenset({"mode", "reference_accuracy"})
+    reads_modes: ClassVar[frozenset[str]] = frozenset({"no_think"})
     delta: Number = 0.05
 
     def bounds(self, progress: Progress) -> Bounds:

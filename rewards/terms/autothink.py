@@ -40,6 +40,7 @@ class AutoThink(Reward):
     own_kind: ClassVar[Kind] = "whole"
     own_scope: ClassVar[Scope] = "step"
     shorter_pays: ClassVar[bool] = True
+    reads_modes: ClassVar[frozenset[str]] = frozenset({"no_think"})
     stage: Literal[1, 2, 3] = 1
     alpha: Number | None = Field(default=None, description="weight of z among right rollouts; None: the stage's")
     beta: Number | None = Field(default=None, description="weight of z among wrong rollouts; None: the stage's")

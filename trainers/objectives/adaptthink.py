@@ -36,6 +36,11 @@ class AdaptThinkLoss(Gspo):
     nothinking_ratio: float = Field(default=0.5, gt=0, lt=1)
     nothinking: str = Field(default="no_think", min_length=1, description="the mode whose first token is `</think>`")
 
+    @property
+    def reads_modes(self) -> frozenset[str]:
+        """Its mode without thinking."""
+        return frozenset({self.nothinking})
+
     def trained(self, micro: Micro) -> Tensor:
         """(B, T) bool: what the engine chose, and the first token, forced or not."""
         first = torch.zeros_like(micro.mask)

@@ -60,6 +60,11 @@ class Objective(Node):
         return frozenset()
 
     @property
+    def reads_modes(self) -> frozenset[str]:
+        """Names of the modes that it tells apart; a plan that never gives one of them is refused."""
+        return frozenset()
+
+    @property
     def probe_tokens(self) -> tuple[tuple[int, str], ...]:
         """The columns of `probes`, (K,)."""
         return ()

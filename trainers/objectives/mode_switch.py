@@ -69,6 +69,11 @@ class ModeSwitch(Objective):
         return self.inner.needs | frozenset[Need]({"probes"})
 
     @property
+    def reads_modes(self) -> frozenset[str]:
+        """Long and short, and the inner objective's."""
+        return self.inner.reads_modes | {"long", "short"}
+
+    @property
     def probe_tokens(self) -> tuple[tuple[int, str], ...]:
         """The inner objective's, then long and short."""
         return (*self.inner.probe_tokens, (0, self.tokens.long), (0, self.tokens.short))
