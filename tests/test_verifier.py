@@ -23,7 +23,7 @@ from rewards.batch import Verdict
 from rewards.errors import TautError
 from rewards.verifier import Judgement, Verifier, check_gold, check_golds, extract, last_box
 from rewards.verifier.fast import number, tidy
-from rewards.verifier.verifier import _Process
+from rewards.verifier.process import Worker
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = Path(__file__).with_name("data") / "verifier_cases.jsonl"
@@ -51,7 +51,7 @@ def gone(pid: int, within: float) -> bool:
 
 
 def child_pids(verifier: Verifier) -> list[int]:
-    return [process.child.pid for process in verifier._processes if process.child]
+    return verifier.pids()[1:]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_bombs_are_wrong_at_once(verifier: Verifier, answer: str) -> None:
 
 
 def test_a_hang_is_killed_and_costs_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rewards.verifier.verifier.STARVED", 0.0)  # this machine may be a busy one
+    monkeypatch.setattr("rewards.verifier.process.STARVED", 0.0)  # this machine may be a busy one
     with Verifier(timeout_s=1.5) as mine:
         assert mine.verify("x", r"\boxed{2x-x}").verdict is RIGHT
         (first,) = child_pids(mine)
@@ -260,30 +260,32 @@ def test_a_dead_process_is_replaced_and_its_question_asked_again() -> None:
 
 
 def test_a_question_that_kills_a_fresh_process_is_unknown() -> None:
+    def kill_when_there(mine: Verifier) -> None:
+        while not child_pids(mine):
+            time.sleep(0.01)
+        time.sleep(0.3)
+        os.kill(child_pids(mine)[0], signal.SIGKILL)
+
     with Verifier(timeout_s=30) as mine:
-        process = mine._processes[0]
-        process._spawn()
-        assert process.child
-        threading.Timer(0.3, os.kill, (process.child.pid, signal.SIGKILL)).start()
+        threading.Thread(target=kill_when_there, args=(mine,)).start()
         judgement = mine.verify("5", f"\\boxed{{{HANG}}}")
-    assert judgement.verdict is UNKNOWN
-    assert judgement.reason.startswith("killed")
+    assert (judgement.verdict, judgement.reason) == (UNKNOWN, "killed")
 
 
 def test_a_question_that_always_kills_is_asked_twice_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def die(process: _Process) -> dict[str, Any]:
-        assert process.child
-        asked.append(process.child.pid)
-        process.child.kill()
+    def die(worker: Worker, seconds: float) -> dict[str, Any]:
+        assert worker.pid
+        asked.append(worker.pid)
+        os.kill(worker.pid, signal.SIGKILL)
         raise EOFError
 
     with Verifier() as mine:
         assert mine.verify("x", r"\boxed{2x-x}").verdict is RIGHT
-        monkeypatch.setattr(_Process, "_reply", die)
+        monkeypatch.setattr(Worker, "_reply", die)
         judgement = mine.verify("x", r"\boxed{3x-2x}")
-        assert (judgement.verdict, judgement.reason) == (UNKNOWN, "killed (exit status -9)")
+        assert (judgement.verdict, judgement.reason) == (UNKNOWN, "killed")
         assert len(set(asked)) == 2
 
 
@@ -297,34 +299,24 @@ def test_arithmetic_that_is_left_to_the_reader_can_be_refused(answer: str) -> No
         assert not child_pids(strict)
 
 
-def test_memory_is_limited_in_the_process() -> None:
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import worker\n"
-        "worker.limit_memory(1.0)\n"
-        "worker.equal = lambda gold, answer: bytearray(2 << 30)\n"
-        "print(worker.answer_request({'gold': '', 'answer': ''}))"
-    )
-    done = subprocess.run([sys.executable, "-c", code, ROOT / "rewards/verifier"], capture_output=True, text=True)
-    assert "'memory'" in done.stdout, done.stderr
-
-
 @pytest.mark.parametrize("busy", [False, True])
 def test_no_orphan_when_the_parent_is_killed(busy: bool) -> None:
     code = (
         "import sys, threading; from rewards.verifier import Verifier\n"
         "v = Verifier(timeout_s=2); v.verify('x', r'\\boxed{2x-x}')\n"
-        "print(v._processes[0].child.pid, flush=True)\n"
+        "print(*v.pids(), flush=True)\n"
         f"{'v.verify(sys.argv[1], sys.argv[2])' if busy else 'threading.Event().wait()'}"
     )
     command = [sys.executable, "-c", code, "5", f"\\boxed{{{HANG}}}"]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert parent.stdout
-    pid = int(parent.stdout.readline())
+    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(pids) == 2
     time.sleep(0.3)
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    assert gone(pid, 60)  # seconds of a busy machine; the hang itself is ended after three of processor time
+    assert all(gone(pid, 20) for pid in pids)  # seconds of a busy machine
 
 
 def test_golds_that_cannot_be_verified() -> None:

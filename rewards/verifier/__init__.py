@@ -1,6 +1,18 @@
-"""A verdict on a response: `Verifier().verify(gold, response)`. math-verify runs in a process that can be killed."""
+"""A verdict on a response: `verify(gold, response)`. What needs algebra is decided in processes that can be killed."""
 
+from rewards.verifier.counts import Counts
+from rewards.verifier.default import check_gold, check_golds, verify
 from rewards.verifier.extract import Extraction, extract, last_box
-from rewards.verifier.verifier import Judgement, Verifier, check_gold, check_golds
+from rewards.verifier.verifier import Judgement, Verifier
 
-__all__ = ["Extraction", "Judgement", "Verifier", "check_gold", "check_golds", "extract", "last_box"]
+__all__ = [
+    "Counts",
+    "Extraction",
+    "Judgement",
+    "Verifier",
+    "check_gold",
+    "check_golds",
+    "extract",
+    "last_box",
+    "verify",
+]

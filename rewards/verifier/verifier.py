@@ -1,35 +1,40 @@
-"""The verifier: extraction, memo, fast path, guards, and child processes for the rest that are killed at a deadline."""
+"""The verifier: extraction, memo, fast path, guards; worker processes that are killed at a deadline for the rest."""
 
 from __future__ import annotations
 
-import json
-import math
+import asyncio
+import functools
+import logging
 import os
 import queue
-import select
-import subprocess
-import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, Self
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 from rewards.batch import Verdict
 from rewards.errors import TautError
-from rewards.verifier.extract import extract
+from rewards.verifier.counts import Counts
+from rewards.verifier.extract import CLOSE, Mode, extract
+from rewards.verifier.memo import Key, Memo, key_of
 from rewards.verifier.policy import decide, gold_text
+from rewards.verifier.pool import Pool
+from rewards.verifier.process import Limits, Reply
 
-START_DEADLINE_S = 300.0  # importing sympy takes half a second, and a minute on a machine that swaps
-STARVED = 0.2  # a process that got less than this share of a core until its deadline is given more time,
-PATIENCE = 10  # up to so many times the deadline
-MEMO_SIZE = 200_000
+log = logging.getLogger("taut.verifier")
+
+Item = tuple[str, str, str, bool]  # gold, response, finish_reason, thinking_open
 _VERDICTS = {"correct": Verdict.CORRECT, "wrong": Verdict.WRONG, "unknown": Verdict.UNKNOWN}
+_PASSING = ("killed", "judge_error")  # not remembered: another time it may go well
+_UNFINISHED = ("truncated", "unclosed thinking", "not text")
+_everyone: weakref.WeakSet[Verifier] = weakref.WeakSet()
 
 
 class Judgement(NamedTuple):
-    """One verdict. `reason` is the rule that decided, `answer` the extracted text ("" where there is none)."""
+    """One verdict. `reason` is the rule that decided, `answer` the extracted text ("" where there is none), `seconds` what
+    the verdict took, waiting for a free process left out."""
 
     verdict: Verdict
     reason: str
@@ -44,66 +49,106 @@ class Verifier:
     workers: processes for symbolic comparisons, started when the first is needed. timeout_s: deadline of a comparison;
     a process that overruns it is killed and replaced. memory_gib: address space of each process. arithmetic: whether
     437+3 is an answer for 440; say no where the question is itself such arithmetic, or repeating it is paid for.
+    extraction: where the answer stands (see `extract`). judge: "module:function" that decides in place of the comparison,
+    in the same processes under the same limits (see docs/judge.md); judge_reads: what it gets, the extracted answer, or the
+    response after its thinking. memo: verdicts remembered. audit: see `audit_of`.
     Safe to call from threads, event loops and Ray actors: it sets no signal handler and needs no `__main__` guard.
     """
 
     def __init__(
-        self, workers: int = 1, timeout_s: float = 5.0, memory_gib: float = 2.0, arithmetic: bool = True
-    ) -> None:
-        if workers < 1 or timeout_s <= 0 or memory_gib <= 0:
-            raise TautError(
-                f"Verifier(workers={workers}, timeout_s={timeout_s}, memory_gib={memory_gib}): each must be positive"
-            )
+        self, workers: int = 1, timeout_s: float = 5.0, memory_gib: float = 2.0, arithmetic: bool = True, *,
+        extraction: Mode = "boxed", judge: str | None = None, judge_reads: Literal["answer", "response"] = "answer",
+        memo: int = 200_000, audit: int = 4,
+    ) -> None:  # fmt: skip
+        self.settings = {name: value for name, value in locals().items() if name != "self"}
+        _refuse(self.settings)
         self.workers, self.timeout_s, self.memory_gib, self.arithmetic = workers, timeout_s, memory_gib, arithmetic
-        self._memo: dict[tuple[str, str], tuple[Verdict, str]] = {}
-        self._lock = threading.Lock()
-        self._start()
-
-    def _start(self) -> None:
-        self._processes = [_Process(self.timeout_s, self.memory_gib) for _ in range(self.workers)]
-        self._idle: queue.LifoQueue[_Process] = queue.LifoQueue()
-        for process in self._processes:
-            self._idle.put(process)
-        self._pid = os.getpid()
-        self._finalizer = weakref.finalize(self, _kill_all, self._processes, self._pid)
+        self.extraction: Mode = extraction
+        self.judge, self.judge_reads, self.audit = judge, judge_reads, audit
+        self._memo, self._counts = Memo(memo), Counts()
+        self._forget_processes()
+        _everyone.add(self)
 
     def verify(self, gold: str, response: str, finish_reason: str = "stop", thinking_open: bool = False) -> Judgement:
         """The verdict on one response.
 
-        UNKNOWN only where the gold cannot be parsed or a process timed out, died or ran out of memory on it; a response
-        without an answer is WRONG. finish_reason: "stop" or "length". thinking_open: the prompt ended with `<think>`.
+        UNKNOWN only where the gold cannot be parsed, a process timed out, died or ran out of memory on it, or a judge says
+        so or fails; a response without an answer is WRONG. finish_reason: "stop" or "length". thinking_open: the prompt
+        ended with `<think>`. Raises TautError where no process can be started.
         """
-        start = time.perf_counter()
-        answer, reason, format_ok = extract(response, finish_reason, thinking_open)
-        if answer is None:
-            return Judgement(Verdict.WRONG, reason, "", time.perf_counter() - start, format_ok)
-        verdict, reason = self._memo.get((gold, answer)) or self._judge(gold, answer)
-        return Judgement(verdict, reason, answer, time.perf_counter() - start, format_ok)
+        found = self._begin(gold, response, finish_reason, thinking_open)
+        return found if isinstance(found, Judgement) else found.result()
 
-    def verify_many(self, items: Sequence[tuple[str, str, str, bool]]) -> list[Judgement]:
-        """`verify` of each (gold, response, finish_reason, thinking_open), in order; the workers share the algebra."""
-        if self.workers == 1:
-            return [self.verify(*item) for item in items]
-        from concurrent.futures import ThreadPoolExecutor
+    def submit(
+        self, gold: str, response: str, finish_reason: str = "stop", thinking_open: bool = False
+    ) -> Future[Judgement]:
+        """`verify` without waiting: a future that is done at once unless a process has to decide. It cannot be cancelled."""
+        found = self._begin(gold, response, finish_reason, thinking_open)
+        return _done(found) if isinstance(found, Judgement) else found
 
-        judgements: dict[int, Judgement] = {}
-        hard = [i for i, item in enumerate(items) if self._needs_algebra(*item)]
-        with ThreadPoolExecutor(self.workers) as threads:
-            judgements.update(zip(hard, threads.map(lambda i: self.verify(*items[i]), hard), strict=True))
-        return [judgements.get(i) or self.verify(*item) for i, item in enumerate(items)]
+    async def averify(
+        self, gold: str, response: str, finish_reason: str = "stop", thinking_open: bool = False
+    ) -> Judgement:
+        """`verify` for an event loop, which goes on while a process decides."""
+        found = self._begin(gold, response, finish_reason, thinking_open)
+        return found if isinstance(found, Judgement) else await asyncio.wrap_future(found)
+
+    def verify_many(self, items: Sequence[Item]) -> list[Judgement]:
+        """`verify` of each (gold, response, finish_reason, thinking_open), in order; the workers share what is hard."""
+        begun = [self._begin(*item) for item in items]
+        return [found if isinstance(found, Judgement) else found.result() for found in begun]
+
+    def stream(self, items: Iterable[Item]) -> Iterator[tuple[int, Judgement]]:
+        """(position, verdict) of each item as soon as it is known; items are taken one by one, as they come into being."""
+        done: queue.SimpleQueue[tuple[int, Future[Judgement]]] = queue.SimpleQueue()
+        waiting = 0
+        for i, item in enumerate(items):
+            found = self._begin(*item)
+            if isinstance(found, Judgement):
+                yield i, found
+            else:
+                waiting += 1
+                found.add_done_callback(functools.partial(lambda i, future: done.put((i, future)), i))
+            while not done.empty():
+                position, future = done.get()
+                waiting -= 1
+                yield position, future.result()
+        for _ in range(waiting):
+            position, future = done.get()
+            yield position, future.result()
 
     def check_golds(self, golds: Iterable[str]) -> list[str | None]:
-        """For each gold answer why it cannot be verified, None where it can."""
-        memo: dict[str, str | None] = {}
-        for gold in (golds := list(golds)):
-            if gold not in memo:
-                memo[gold] = self._check_gold(gold)
-        return [memo[gold] for gold in golds]
+        """For each gold answer why it cannot be verified, None where it can; the workers share them."""
+        golds = list(golds)
+        asked = {gold: self._check(gold) for gold in dict.fromkeys(golds)}
+        return [_why(reply.result(), self.judge) if isinstance(reply := asked[g], Future) else reply for g in golds]
+
+    def take_counts(self) -> Counts:
+        """What was done since the last call."""
+        with self._lock:
+            counts, self._counts = self._counts, Counts()
+        return counts
+
+    def ask(self, request: dict[str, Any]) -> Future[Reply]:
+        """A question to the worker processes, as `server.py` understands it; for what audits and checks golds."""
+        with self._lock:
+            if self._pool is None:
+                self._pool = Pool(self.workers, Limits(self.timeout_s, self.memory_gib, self.judge))
+                self._finalizer = weakref.finalize(self, self._pool.close)
+            return self._pool.submit(request)
+
+    def pids(self) -> list[int]:
+        """The processes that are running now: the one that starts workers, then the workers."""
+        return self._pool.server.pids() if self._pool else []
 
     def close(self) -> None:
-        """Ends the processes. A later `verify` starts new ones."""
-        if os.getpid() == self._pid:
-            _kill_all(self._processes, self._pid)
+        """Ends the processes; verdicts under way end with an error. A later `verify` starts new ones."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+            self._asked.clear()
+        if pool and self._finalizer:
+            self._finalizer.detach()
+            pool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -112,51 +157,119 @@ class Verifier:
         self.close()
 
     def __reduce__(self) -> Any:  # travels to Ray actors as its settings
-        return Verifier, (self.workers, self.timeout_s, self.memory_gib, self.arithmetic)
+        return functools.partial(Verifier, **self.settings), ()
 
-    def _needs_algebra(self, gold: str, response: str, finish_reason: str, thinking_open: bool) -> bool:
-        answer = extract(response, finish_reason, thinking_open).answer
-        if answer is None or (gold, answer) in self._memo:
-            return False
-        return isinstance(_decide(gold, answer, self.arithmetic), list)
+    def _forget_processes(self) -> None:
+        """Begin without any: at the start, and in a fork, where threads are gone and the processes are the parent's."""
+        if (pool := getattr(self, "_pool", None)) is not None:
+            self._finalizer.detach()
+            pool.server.disown()
+        self._lock = threading.Lock()
+        self._pool: Pool | None = None
+        self._finalizer: Any = None
+        self._asked: dict[Key, Future[Reply]] = {}
 
-    def _judge(self, gold: str, answer: str) -> tuple[Verdict, str]:
-        decided = _decide(gold, answer, self.arithmetic)
-        if isinstance(decided, list):
-            decided = self._algebra(decided)
+    def _begin(
+        self, gold: str, response: str, finish_reason: str, thinking_open: bool
+    ) -> Judgement | Future[Judgement]:
+        start = time.perf_counter()
+        answer, reason, format_ok = extract(response, finish_reason, thinking_open, self.extraction)
+        if self.judge is not None and self.judge_reads == "response" and reason not in _UNFINISHED:
+            answer = response.rpartition(CLOSE)[2]
+        if answer is None:
+            return self._finish(Verdict.WRONG, reason, "", start, format_ok)
+        key = key_of(gold, answer)
         with self._lock:
-            if len(self._memo) >= MEMO_SIZE:
-                self._memo.pop(next(iter(self._memo)))
-            self._memo[gold, answer] = decided
-        return decided
+            known = self._memo.get(key)
+        if known is not None:
+            return self._finish(*known, answer, start, format_ok, memo_hit=True)
+        if self.judge is not None:
+            request: dict[str, Any] = {"judge": [gold, answer]}
+        else:
+            decided = _decide(gold, answer, self.arithmetic)
+            if not isinstance(decided, list):
+                with self._lock:
+                    self._memo.put(key, decided)
+                return self._finish(*decided, answer, start, format_ok)
+            request = {"pairs": decided}
+        return self._ask(key, request, answer, format_ok)
 
-    def _algebra(self, pairs: list[tuple[str, str]]) -> tuple[Verdict, str]:
-        verdict, reason = Verdict.UNKNOWN, ""
-        for left, right in pairs:
-            verdict, reason = self._ask({"gold": left, "answer": right})
-            if verdict is not Verdict.CORRECT:
-                break
-        return verdict, reason
+    def _finish(
+        self, verdict: Verdict, reason: str, answer: str, start: float, format_ok: bool, memo_hit: bool = False
+    ) -> Judgement:
+        seconds = time.perf_counter() - start
+        with self._lock:
+            self._counts.add(reason, seconds, memo_hit)
+        return Judgement(verdict, reason, answer, seconds, format_ok)
 
-    def _check_gold(self, gold: str) -> str | None:
+    def _ask(self, key: Key, request: dict[str, Any], answer: str, format_ok: bool) -> Future[Judgement]:
+        """The future verdict of the processes; the same question is asked once, however many wait for it."""
+        mine: Future[Judgement] = Future()
+        mine.set_running_or_notify_cancel()
+        with self._lock:
+            asked = self._asked.get(key)
+        if shared := asked is not None:
+            question = asked
+        else:
+            question = self.ask(request)
+            with self._lock:
+                self._asked[key] = question
+            question.add_done_callback(functools.partial(self._remember, key))
+        question.add_done_callback(functools.partial(self._settle, mine, answer, format_ok, shared))
+        return mine
+
+    def _remember(self, key: Key, question: Future[Reply]) -> None:
+        with self._lock:
+            if self._asked.get(key) is question:
+                del self._asked[key]
+            if question.exception() is not None:
+                return
+            reply = question.result()
+            if reply.reason not in _PASSING:
+                self._memo.put(key, (_VERDICTS[reply.verdict], reply.reason))
+            first = reply.reason == "judge_error" and not self._counts.judge_errors
+            self._counts.judge_errors.update([reply.detail] if reply.reason == "judge_error" else [])
+        if first:
+            log.warning("verifier: judge %s failed, so the verdict is unknown: %s", self.judge, reply.detail)
+
+    def _settle(
+        self, mine: Future[Judgement], answer: str, format_ok: bool, shared: bool, question: Future[Reply]
+    ) -> None:
+        if (error := question.exception()) is not None:
+            mine.set_exception(error)
+            return
+        reply = question.result()
+        with self._lock:
+            self._counts.add(reply.reason, reply.seconds, shared)
+        mine.set_result(Judgement(_VERDICTS[reply.verdict], reply.reason, answer, reply.seconds, format_ok))
+
+    def _check(self, gold: str) -> Future[Reply] | str | None:
+        if self.judge is not None:
+            return self.ask({"check": gold}) if gold.strip() else "it is empty"
         text, why = gold_text(gold)
-        if text is None:
-            return why or None
-        verdict, reason = self._ask({"gold": text})
-        return None if verdict is Verdict.CORRECT else f"math-verify cannot parse it ({reason})"
+        return (why or None) if text is None else self.ask({"parse": text})
 
-    def _ask(self, request: dict[str, str]) -> tuple[Verdict, str]:
-        if os.getpid() != self._pid:  # a fork: the processes are the parent's
-            self._start()
-        process = self._idle.get()
-        try:
-            return process.ask(request)
-        finally:
-            self._idle.put(process)
+
+def _refuse(settings: dict[str, Any]) -> None:
+    """Raises TautError for settings that make no sense, naming them."""
+    for name, least in (("workers", 1), ("timeout_s", 0), ("memory_gib", 0), ("memo", 0), ("audit", 0)):
+        value = settings[name]
+        if value < least or (value == 0 and name in ("timeout_s", "memory_gib")):
+            raise TautError(f"Verifier({name}={value}): give {'a positive number' if name != 'audit' else '0 or more'}")
+    for name, known in (("extraction", get_args(Mode)), ("judge_reads", ("answer", "response"))):
+        if settings[name] not in known:
+            raise TautError(f"Verifier({name}={settings[name]!r}): use one of {', '.join(known)}")
+    judge = settings["judge"]
+    if judge is not None and not all(part.strip() for part in f"{judge}:".split(":")[:2]):
+        raise TautError(f"Verifier(judge={judge!r}): write it as module:function, such as my_judge:same_word")
+    if judge is None and settings["judge_reads"] != "answer":
+        raise TautError("Verifier(judge_reads='response'): is for a judge of your own; give judge='module:function'")
 
 
 def _decide(gold: str, answer: str, arithmetic: bool) -> tuple[Verdict, str] | list[tuple[str, str]]:
     """The verdict and its rule, or the pairs that algebra must find equal."""
+    if not isinstance(gold, str):
+        return Verdict.UNKNOWN, "gold not text"
     if len(answer) > 10 * (len(gold) + 1_000):
         return Verdict.WRONG, "too long"
     decided = decide(gold, answer, arithmetic)
@@ -165,130 +278,24 @@ def _decide(gold: str, answer: str, arithmetic: bool) -> tuple[Verdict, str] | l
     return (Verdict.CORRECT if decided[0] else Verdict.WRONG), decided[1]
 
 
-class _Process:
-    """One child process, started when first asked and replaced after a failure. Used by one thread at a time."""
-
-    def __init__(self, timeout_s: float, memory_gib: float) -> None:
-        self.timeout_s, self.memory_gib = timeout_s, memory_gib
-        self.child: subprocess.Popen[bytes] | None = None
-        self.served = 0
-        self.pending = b""
-
-    def ask(self, request: dict[str, str]) -> tuple[Verdict, str]:
-        """The child's verdict. After a death or lack of memory in a used process, a fresh one tries."""
-        while True:
-            used = self.served
-            verdict, reason = self._ask_once(request)
-            if verdict is Verdict.UNKNOWN and reason != "gold unparseable":
-                self.kill()
-                if used and reason != "timeout":
-                    continue
-            return verdict, reason
-
-    def _ask_once(self, request: dict[str, str]) -> tuple[Verdict, str]:
-        if self.child is None:
-            self._spawn()
-        self.served += 1
-        try:
-            self._send(request)
-            reply = self._reply()
-        except TimeoutError:
-            return Verdict.UNKNOWN, "timeout"
-        except (OSError, EOFError):
-            code = self.child.wait() if self.child else None
-            return Verdict.UNKNOWN, f"killed (exit status {code})"
-        except BaseException:  # Ctrl-C: the reply that is still to come must not answer the next request
-            self.kill()
-            raise
-        return _VERDICTS[reply["verdict"]], reply["reason"]
-
-    def _reply(self) -> dict[str, Any]:
-        """The reply within the deadline; later only where the machine, not the question, was at fault."""
-        start, cpu = time.monotonic(), self._cpu_seconds()
-        while True:
-            try:
-                return self._receive(self.timeout_s)
-            except TimeoutError:
-                starved = self._cpu_seconds() - cpu < STARVED * self.timeout_s
-                if not starved or time.monotonic() - start > (PATIENCE - 1) * self.timeout_s:
-                    raise
-
-    def _cpu_seconds(self) -> float:
-        assert self.child
-        try:
-            fields = Path(f"/proc/{self.child.pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:  # not Linux, or the process is gone: the deadline is the wall clock's
-            return math.inf
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def _spawn(self) -> None:
-        script = Path(__file__).with_name("worker.py")
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        self.child = subprocess.Popen(
-            [sys.executable, str(script)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            bufsize=0,
-        )
-        self.served, self.pending = 0, b""
-        try:
-            self._send({"path": sys.path, "memory_gib": self.memory_gib, "timeout_s": self.timeout_s})
-            reply = self._receive(START_DEADLINE_S)
-        except (OSError, EOFError, TimeoutError) as error:
-            reply = {"error": f"{type(error).__name__}: {error}"}
-        if "error" in reply:
-            self.kill()
-            raise TautError(
-                f"verifier: the process for symbolic comparison does not start: {reply['error']}; "
-                f"is math-verify installed for {sys.executable}, and memory_gib={self.memory_gib} enough?"
-            )
-
-    def _send(self, message: dict[str, Any]) -> None:
-        assert self.child and self.child.stdin
-        data = memoryview(json.dumps(message).encode() + b"\n")
-        while data:
-            data = data[self.child.stdin.write(data) :]  # type: ignore[attr-defined]
-
-    def _receive(self, seconds: float) -> dict[str, Any]:
-        assert self.child and self.child.stdout
-        deadline = time.monotonic() + seconds
-        poll = select.poll()
-        poll.register(self.child.stdout, select.POLLIN | select.POLLHUP)
-        while b"\n" not in self.pending:
-            left = deadline - time.monotonic()
-            if left <= 0 or not poll.poll(1000 * left):
-                raise TimeoutError("no reply in time")
-            chunk = os.read(self.child.stdout.fileno(), 1 << 16)
-            if not chunk:
-                raise EOFError("the process died")
-            self.pending += chunk
-        line, _, self.pending = self.pending.partition(b"\n")
-        return json.loads(line)
-
-    def kill(self) -> None:
-        child, self.child, self.served = self.child, None, 0
-        if child:
-            child.kill()
-            child.wait()
-            for pipe in (child.stdin, child.stdout):
-                if pipe:
-                    pipe.close()
+def _why(reply: Reply, judge: str | None) -> str | None:
+    """Why a gold cannot be verified, from what a process says of it."""
+    if reply.verdict == "correct":
+        return None
+    if judge is None:
+        return f"math-verify cannot parse it ({reply.reason})"
+    return f"{judge} refuses it ({reply.detail or reply.reason})"
 
 
-def _kill_all(processes: list[_Process], owner: int) -> None:
-    if os.getpid() == owner:
-        for process in processes:
-            process.kill()
+def _done(judgement: Judgement) -> Future[Judgement]:
+    future: Future[Judgement] = Future()
+    future.set_result(judgement)
+    return future
 
 
-def check_golds(golds: Iterable[str]) -> list[str | None]:
-    """For each gold answer why it cannot be verified, None where it can; a process starts only for algebra."""
-    with Verifier() as verifier:
-        return verifier.check_golds(golds)
+def _after_fork() -> None:
+    for verifier in list(_everyone):
+        verifier._forget_processes()
 
 
-def check_gold(gold: str) -> str | None:
-    """Why this gold answer cannot be verified, None where it can."""
-    return check_golds([gold])[0]
+os.register_at_fork(after_in_child=_after_fork)

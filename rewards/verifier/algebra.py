@@ -1,17 +1,8 @@
-"""The process that does the algebra. Run as a script: it imports nothing of ours and expects to be killed.
-
-Requests and replies are JSON lines on the pipes that were its stdin and stdout. The first request sets the limits.
-"""
+"""Symbolic comparison by math-verify. Imports nothing of ours and is imported in worker processes only: it may run for ever."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import select
-import signal
-import sys
-from collections.abc import Callable
 from typing import Any
 
 TEXT = r"\\(?:text(?:rm|bf|it)?|mbox|mathrm|mathbf|mathit)\s*\{[^{}]*\}"
@@ -128,81 +119,17 @@ def exactly_equal(left: Any, right: Any) -> bool:
     return any(abs(sympy.N(a * p - b, 40)) <= sympy.Float("1e-30") * max(abs(a * p), abs(b)) for p in percent)
 
 
-def answer_request(request: dict[str, Any]) -> dict[str, Any]:
-    """The reply to {"gold", "answer"} (a comparison) or {"gold"} alone (can it be parsed?)."""
-    try:
-        if "answer" in request:
-            verdict, reason = equal(request["gold"], request["answer"])
-        else:
-            gold = request["gold"]
-            readable = parse(without_unit(gold)) is not None or parse(gold) is not None
-            verdict, reason = ("correct", "") if readable else ("unknown", "gold unparseable")
-    except MemoryError:
-        verdict, reason = "unknown", "memory"
-    except RecursionError:
-        verdict, reason = "wrong", "too deep"
-    return {"verdict": verdict, "reason": reason}
+def decide_all(pairs: list[tuple[str, str]]) -> tuple[str, str]:
+    """`equal` of each pair up to the first that is not "correct"; all must be for the verdict to be."""
+    verdict, reason = "unknown", "no answer"
+    for gold, answer in pairs:
+        verdict, reason = equal(gold, answer)
+        if verdict != "correct":
+            break
+    return verdict, reason
 
 
-def limit_memory(gib: float) -> None:
-    """Caps this process's address space; math beyond it raises MemoryError here and harms nobody else."""
-    import resource
-
-    size = int(gib * 2**30)
-    resource.setrlimit(resource.RLIMIT_AS, (size, size))
-
-
-def main() -> None:
-    """Answers requests until the parent closes the pipe, dies, or kills this process."""
-    requests, replies = os.dup(0), os.dup(1)
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)  # a library that prints must not write into the replies
-    parent = os.getppid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the kernel ends this process at the timer, whoever holds the GIL
-    pending = b""
-
-    def send(reply: dict[str, Any]) -> None:
-        os.write(replies, json.dumps(reply).encode() + b"\n")
-
-    def receive() -> dict[str, Any] | None:
-        nonlocal pending
-        while b"\n" not in pending:
-            while not select.select([requests], [], [], 2.0)[0]:
-                if os.getppid() != parent:  # a forked sibling may hold the pipe open
-                    return None
-            chunk = os.read(requests, 1 << 16)
-            if not chunk:
-                return None
-            pending += chunk
-        line, _, pending = pending.partition(b"\n")
-        return json.loads(line)
-
-    setup = receive()
-    if setup is None:
-        return
-    sys.path[:] = setup["path"]
-    try:
-        limit_memory(setup["memory_gib"])
-        equal("x", "2x-x")  # slow imports and the parser's tables, before the first deadline runs
-    except Exception as error:  # told to the parent, which raises it to the user
-        send({"error": f"{type(error).__name__}: {error}"})
-        return
-    send({"ready": True})
-    serve(receive, send, setup["timeout_s"])
-
-
-def serve(
-    receive: Callable[[], dict[str, Any] | None], send: Callable[[dict[str, Any]], None], timeout_s: float
-) -> None:
-    """One reply a request. The timer of processor time is the second line of defence: it holds when the parent is gone."""
-    while (request := receive()) is not None:
-        signal.setitimer(signal.ITIMER_PROF, timeout_s + 1.0)
-        reply = answer_request(request)
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        send(reply)
-
-
-if __name__ == "__main__":
-    main()
+def readable(gold: str) -> tuple[str, str]:
+    """("correct", "") where a tidied gold can be parsed, with its unit or without, else ("unknown", "gold unparseable")."""
+    found = parse(without_unit(gold)) is not None or parse(gold) is not None
+    return ("correct", "") if found else ("unknown", "gold unparseable")
