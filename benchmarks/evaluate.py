@@ -21,8 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from benchmarks.statistics import CONFIDENCE, RESAMPLES, Samples, Summary, by_level, summarise
 from benchmarks.tables import table
 from rewards.errors import TautError
+from rewards.progress import Progress
 from rollout.engine import EngineConfig
 from rollout.paths import locate
+from rollout.sampling import PLANS
 from trainers.config import PromptConfig, VerifierConfig, merge, parse_override, read_yaml, recipe, resolve, set_dotted
 
 COLUMNS = ("problem_id", "level", "sample_id", "length", "verdict", "truncated", "reason", "text")
@@ -60,7 +62,8 @@ class EvaluateConfig(BaseModel):
 def load_evaluate_config(arguments: Sequence[str]) -> EvaluateConfig:
     """The config of `taut eval ARGUMENTS` (key=value; `--key value` means the same). Raises TautError.
 
-    Where the model is a run's, prompt, held-out data, cap, temperature and engine are the run's unless they are given.
+    Where the model is a run's, prompt, held-out data, temperature, engine and, of its last step, cap and budget told are the
+    run's unless they are given.
     """
     pairs = [parse_override(a) for a in _as_pairs(arguments)]
     model = next((str(value) for keys, value in reversed(pairs) if keys == ["model"]), None)
@@ -104,8 +107,11 @@ def _of_run(run: dict[str, Any], model: str) -> dict[str, Any]:
     values: dict[str, Any] = {"model": model, **{key: run.get(key) or {} for key in ("prompt", "rollout", "verifier")}}
     held = run.get("heldout") or {}
     data, columns = held.get("data"), held.get("columns")
-    cap = (run.get("sampling") or {}).get("max_tokens")
-    found = {"data": data, "max_tokens": cap if isinstance(cap, int) else None}
+    found: dict[str, Any] = {"data": data}
+    if run.get("sampling"):  # cap and budget as in the run's last step; of a cap that moved with what it saw, the first
+        plan, steps = PLANS.build({"type": "group"} | run["sampling"]), int(run.get("steps") or 1)
+        last = Progress(steps - 1, steps, 1, int(run.get("seed") or 0))
+        found |= {"max_tokens": plan.cap(last), "budget": plan.told_budget(last)}
     found["columns"] = run.get("columns") if columns is None else columns
     found["temperature"] = values["rollout"].get("temperature")
     return merge(values, {key: value for key, value in found.items() if value is not None})

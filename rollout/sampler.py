@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rewards.batch import Batch, Verdict
+from rewards.errors import TautError
 from rewards.verifier import Verifier
 from rollout.engine import Engine
 from rollout.prompts import PromptTemplate
@@ -34,6 +35,11 @@ class Sampler:
         prompts = []
         for r in requests:
             prefix = prefixes.get(r.prefix, ())
+            if len(prefix) >= r.max_tokens:
+                raise TautError(
+                    f"sampling: mode {r.mode!r} begins with {r.prefix!r}, {len(prefix)} tokens, but its cap is {r.max_tokens}; "
+                    "raise the cap or shorten the prefix"
+                )
             prompts.append(
                 Prompt(
                     (*encoded[r.prompt], *prefix), r.max_tokens - len(prefix), seed_of(self.seed, r.origin, r.sample_id)

@@ -37,6 +37,19 @@ def test_a_run_is_measured_as_it_was_trained(tmp_path, inside):
     assert config.prompt.template == "Q: {problem}" and config.rollout.engine == "transformers"
 
 
+def test_a_schedule_stands_where_the_run_ended(tmp_path):
+    run = run_folder(tmp_path)
+    (run / "config.yaml").write_text(
+        "sampling: {type: group, max_tokens: {type: piecewise, from_steps: [0, 4], values: [90, 60]}, "
+        "budget: {type: drops, start: 64, factor: 0.5, every: 3}}\nsteps: 6\nheldout: {data: held.jsonl}\n"
+    )
+    config = load_evaluate_config([f"model={run}"])
+    assert (config.max_tokens, config.budget) == (60, 32)
+    (run / "config.yaml").write_text("sampling: {type: random_budget, low: 20, high: 100}\nheldout: {data: h.jsonl}\n")
+    config = load_evaluate_config([f"model={run}", "max_tokens=50"])
+    assert (config.max_tokens, config.budget) == (50, 60)
+
+
 def test_a_foreign_model_takes_nothing_from_a_run(tmp_path):
     config = load_evaluate_config([f"model={tmp_path}", "data=x.jsonl", "prompt.system=Be brief."])
     assert config.prompt.template is None and config.prompt.system == "Be brief." and config.max_tokens == 1024

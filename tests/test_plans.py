@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -219,6 +220,10 @@ def test_a_forced_beginning_is_part_of_the_response_and_its_mode_is_a_column() -
     assert rollouts[0].prompt_ids == rollouts[1].prompt_ids == plain != engine.prompts[1].ids
     batch = to_batch(rollouts)
     assert list(batch.column("mode")) == ["no_think", "think"] and list(batch.max_tokens) == [40, 64]
+    with pytest.raises(
+        TautError, match=r"mode 'no_think' begins with '</think>', 1 tokens, but its cap is 1; raise the cap"
+    ):
+        sampler.sample([replace(asked[0], max_tokens=1)])
 
 
 # ---- the moving cap ------------------------------------------------------------------------------------------------
