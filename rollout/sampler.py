@@ -117,7 +117,9 @@ def to_batch(rollouts: Sequence[Rollout], **columns: Any) -> Batch:
         "reference_length": [p.problem.extra.get("reference_length") for p in requests],
     }
     extra = {
-        name: np.array(values, dtype=float) for name, values in known.items() if all(v is not None for v in values)
+        name: np.array(values, dtype=float)
+        for name, values in known.items()
+        if all(isinstance(v, int | float) for v in values)  # text is some other column of that name
     }
     return Batch(
         group=[r.group for r in requests],

@@ -109,6 +109,18 @@ def test_a_run_trains_on_what_is_neither_hopeless_nor_solved(tmp_path: Path) -> 
     assert resolve(type(config), to_mapping(config), "again") == config
 
 
+@pytest.mark.parametrize(("value", "shown"), [(None, "None"), ("high", "'high'"), (50, "50"), (True, "True")])
+def test_references_in_the_data_itself_are_looked_at_before_training(tmp_path: Path, value: Any, shown: str) -> None:
+    row = {"id": "a", "problem": "1+1", "answer": 2, "reference_accuracy": 1}
+    data = write(tmp_path / "d.jsonl", row, row | {"id": "b", "reference_accuracy": value})
+    modes = "sampling={type: modes, modes: [{name: think, share: 0.5}, {name: no_think, share: 0.5}]}"
+    with pytest.raises(
+        TautError, match=rf"d\.jsonl: problem 'b' has reference_accuracy {shown}; .* from 0 to 1, or reference="
+    ):
+        load_training(load_config(["model=m", f"data={data}", "reward=adaptthink", "advantage=raw", modes]))
+    assert len(load_training(load_config(["model=m", f"data={data}"]))[0]) == 2  # nothing reads it
+
+
 def test_a_resumed_run_wants_the_problems_it_was_made_with(tmp_path: Path) -> None:
     data = write(
         tmp_path / "d.jsonl", {"id": "a", "problem": "1+1", "answer": 2}, {"id": "b", "problem": "2", "answer": 2}

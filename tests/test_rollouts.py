@@ -119,6 +119,8 @@ def test_reference_statistics_become_columns() -> None:
     rollout = Rollout(Request(problem, 0, 0, "1", 5), (1,), (1,), (0.0,), "stop", (0,), "1")
     assert to_batch([rollout]).column("reference_length")[0] == 80
     assert to_batch(rollouts()).reference_length is None
+    problem.extra["reference_accuracy"] = "high"  # a column of the data that happens to have this name
+    assert to_batch([rollout]).reference_accuracy is None
 
 
 @pytest.mark.parametrize(

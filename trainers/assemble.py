@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,26 @@ def load_training(config: TrainConfig) -> tuple[list[Problem], int]:
     loaded = len(problems)
     if config.reference is not None:
         problems = add_reference(problems, locate(config.reference))
+    else:
+        _check_own_reference(problems, config)
     if config.difficulty is not None:
         problems = between(problems, config.difficulty.low, config.difficulty.high)
     return problems, loaded
+
+
+def _check_own_reference(problems: list[Problem], config: TrainConfig) -> None:
+    """Raises TautError where a method reads reference statistics from the data's own columns, and a problem has none there."""
+    for column in sorted((config.reward.needs | config.advantage.needs) & {"reference_accuracy", "reference_length"}):
+        most = 1.0 if column == "reference_accuracy" else math.inf
+        for problem in problems:
+            value = problem.extra.get(column)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                if math.isfinite(value) and 0 <= value <= most:
+                    continue
+            raise TautError(
+                f"data={config.data}: problem {problem.id!r} has {column} {value!r}; give every problem a number from 0 "
+                f"{'to 1' if most == 1 else 'on'}, or reference=FILE, which `taut eval ... reference=FILE` writes"
+            )
 
 
 def assemble(run: Run) -> Parts:
