@@ -229,6 +229,22 @@ def test_an_unknown_changes_nothing(name: str, rows: list[tuple[int, float]], gr
     assert np.array_equal(without, with_it[:-1]) and with_it[-1] == 0
 
 
+def test_a_column_that_is_not_a_number_is_refused_where_it_would_count() -> None:
+    def got(name: str, column: str, length: int, keep: bool = True) -> NDArray[np.float64]:
+        columns = {column: [-1.0, np.nan, -1.0, -1.0]}
+        some = Batch([0] * 4, [5, length, 7, 8], [1, 0, 0, 1], **columns)
+        return build_advantage(name)(some, scores([1, 0, 0, 1], [True, keep, True, True]))
+
+    with pytest.raises(TautError, match="mean_log_prob is nan for problem '0'"):
+        got("drpo", "mean_log_prob", 6)
+    with pytest.raises(TautError, match="entropy_all is nan"):
+        build_advantage({"type": "canon", "metric": "entropy"})(
+            Batch([0] * 2, [5, 6], [1, 0], entropy_all=[1.0, np.nan]), scores([1, 0])
+        )
+    for empty_or_left_out in (got("drpo", "mean_log_prob", 0), got("drpo", "mean_log_prob", 6, keep=False)):
+        assert np.isfinite(empty_or_left_out).all() and empty_or_left_out[1] == 0
+
+
 @given(named, rollouts, st.floats(-10, 10))
 def test_shift_invariance(name: str, rows: list[tuple[int, float]], shift: float) -> None:
     groups, total = (np.array(c) for c in zip(*rows, strict=True))

@@ -14,7 +14,7 @@ from rewards.constrained import Constrained
 from rewards.multipliers import Multipliers
 from rewards.normalise import Normalise
 from rewards.ranks import group_rank
-from rewards.schedule import WarmupCosineRestarts
+from rewards.schedule import Drops, Linear, WarmupCosineRestarts
 from trainers.advantages import build_advantage
 
 STEP = Progress(step=0, total_steps=10, max_length=100)
@@ -236,6 +236,13 @@ def test_multipliers_go_through_a_checkpoint_and_foreign_ones_are_refused() -> N
 def test_a_constraint_has_one_limit(limits: dict) -> None:
     with pytest.raises(ValueError, match="at_least or equals, and not both"):
         fewest_tokens(subject_to=[{"term": "correct", **limits}])
+
+
+def test_a_budget_that_falls_to_a_whole_number_is_that_number() -> None:
+    drops, line = Drops(start=1000, factor=0.7, every=1), Linear(start=100, end=0)
+    assert [drops.at(Progress(step=s)) for s in range(4)] == [1000, 700, 490, 343]
+    assert [line.at(Progress(step=s, total_steps=100)) for s in range(100)] == list(range(100, 0, -1))
+    assert Drops(start=1e-9, factor=1 / 3, every=1).at(Progress(step=1)) == pytest.approx(1e-9 / 3, rel=1e-11)
 
 
 # ---- CANON's schedule ----------------------------------------------------------------------------------------------

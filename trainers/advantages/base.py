@@ -52,8 +52,8 @@ class Advantage(Node):
         """(N,) float64, spread over a response's tokens by the objective; or (N, T), T at least the longest response,
         column t for response token t. 0 where `scores.keep` is False.
 
-        Raises TautError for a batch without groups or without a column in `needs`; ValueError for scores of another
-        length, a kept score that is not finite, or a result of another shape.
+        Raises TautError for a batch without groups, without a column in `needs` or with one that is not finite; ValueError
+        for scores of another length, a kept score that is not finite, or a result of another shape.
         """
         n, keep = len(batch), scores.keep
         if scores.total.shape != (n,) or keep.shape != (n,):
@@ -70,6 +70,12 @@ class Advantage(Node):
             raise TautError(
                 f"advantage {self.type}: needs the column {lacking[0]!r}, which this batch lacks; give it, or use another"
             )
+        for column in sorted(self.needs):  # a NaN would be ranked or weighted like a number
+            if len(bad := np.flatnonzero(keep & (batch.length > 0) & ~np.isfinite(getattr(batch, column)))):
+                raise TautError(
+                    f"advantage {self.type}: {column} is {getattr(batch, column)[bad[0]]} for problem "
+                    f"{batch.problem_id[bad[0]]!r} (length {batch.length[bad[0]]}); give a number, or set its keep to False"
+                )
         whole = bool(keep.all())
         part, reward = (batch, scores.total) if whole else (batch.take(keep), scores.total[keep])
         got = np.asarray(self.compute(part, reward, progress or Progress()), dtype=np.float64)

@@ -52,7 +52,7 @@ class DrpoAdvantage(Advantage):
 def _softmax(batch: Batch, x: Floats, where: Bools) -> Floats:
     """(N,) softmax over each group's rollouts in `where`; 0 elsewhere."""
     some = batch.group_count(where) > 0
-    x = np.nan_to_num(x, copy=False)  # the mean log-prob of an empty response need not be a number
+    x = np.where(where, x, 0.0)  # the mean log-prob of an empty response need not be a number
     top = np.where(some, batch.group_max(x, where), 0.0)
     weight = np.exp(np.minimum(x - batch.spread(top), 0.0)) * where
     return weight * batch.spread(1.0 / np.where(some, batch.group_sum(weight), 1.0))
