@@ -118,7 +118,9 @@ class GroupGate(_Gate):
 
 
 class Keep(Reward):
-    """The term, with the rollouts that fail the condition left out of every statistic. They earn 0 and get no gradient.
+    """The term, with the rollouts that fail the condition left out of its statistics, of its state and of the advantage. They
+    earn 0 and get no gradient. Terms beside it in a sum still see them: put keep around all. Monitored rollouts move its state
+    whether they meet the condition or not.
 
     keep(when: finished) is overlong filtering (DAPO, 2503.14476, section 3.4); it is refused together with soft_overlong, in
     either order and anywhere in the tree. keep(when: best_of_group) is GFPO (2508.09726).
@@ -170,3 +172,7 @@ class Keep(Reward):
         )
         total = spread(scores.total)
         return Scores(total, {self.title: total, **breakdown.terms}, spread(scores.keep))
+
+    def _observe(self, batch: Batch, progress: Progress) -> None:
+        seen = (batch.origin == "monitor") | self.when.holds(batch, progress)
+        self.term._observe(batch.take(seen), progress)

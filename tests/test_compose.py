@@ -212,6 +212,21 @@ def test_only_training_batches_that_hold_the_component_move_it() -> None:
         assert one.multipliers.momentum == (None,) and one.multipliers.raw == (0.0,)
 
 
+def test_what_keep_leaves_out_moves_no_state_but_what_is_monitored_does() -> None:
+    columns: dict[str, object] = {"length": [4, 9], "verdict": [1, 0], "truncated": [False, True], "max_tokens": [9, 9]}
+    inner = fewest_tokens(subject_to=[{"term": "correct", "equals": 1.0}])
+    around = build_reward({"type": "keep", "when": "finished", "term": inner})
+    around.observe(Batch(group=[0, 0], **columns), STEP)
+    assert inner.multipliers.raw == (0.0,) and inner.multipliers.momentum == (0.0,)  # of the finished all are right
+    history = build_reward({"type": "keep", "when": {"type": "shorter_than", "target": 5}, "term": "hapo"})
+    history.observe(Batch(group=[0, 1], **columns | {"verdict": [1, 1], "truncated": None}), STEP)
+    assert history.state_dict()["hapo"]["(self)"]["problems"] == {"0": [4]}
+    targets = {"type": "laser_d", "target": 8, "interval": 8, "format": False}
+    watched = build_reward({"type": "keep", "when": "finished", "term": targets})
+    watched.observe(Batch(group=[0, 0], origin=["monitor"] * 2, **columns), STEP)
+    assert watched.state_dict()["laser_d"]["(self)"]["coverage"]["medium"][0] == 0.5
+
+
 def test_one_absent_component_leaves_the_others_their_step() -> None:
     start = Multipliers.start([0.3, -0.2], ["sigmoid", "tanh"])
     moved = start.update([None, 0.5], lr=0.1, momentum=0.1, max_norm=0.5)
