@@ -42,7 +42,9 @@ def _column(name: str, values: Any) -> NDArray[Any]:
     if isinstance(values, np.ndarray) and values.dtype == dtype:
         return values
     if name == "verdict" and not (isinstance(values, np.ndarray) and values.dtype.kind in "biu"):
-        values = [Verdict.UNKNOWN if v is None else int(v) for v in values]
+        values = [Verdict.UNKNOWN if v is None else v for v in values]
+        if odd := [v for v in values if v not in (-1, 0, 1)]:  # a score of 0.9 is no verdict, and not a wrong one
+            raise ValueError(f"Batch.verdict: {odd[0]!r}; use Verdict.CORRECT, WRONG or UNKNOWN")
     if dtype is object:  # ragged columns must not be turned into matrices
         column = np.empty(len(values), dtype=object)
         column[:] = list(values) if name != "tokens" else [np.asarray(v) for v in values]

@@ -230,6 +230,8 @@ def test_bad_batches_are_refused() -> None:
         Batch(group=[0, 0], length=[1, 1], verdict=[1])
     with pytest.raises(ValueError, match=r"Batch\.verdict"):
         Batch(group=[0], length=[1], verdict=[7])
+    with pytest.raises(ValueError, match=r"Batch\.verdict: 0\.9"):
+        Batch(group=[0], length=[1], verdict=[0.9])  # a score is not a verdict, and not a wrong answer
     with pytest.raises(TautError, match="format_ok"):
         Laser(target=3).score(Batch(group=[0], length=[1], verdict=[1]))
 
