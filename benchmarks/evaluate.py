@@ -131,7 +131,8 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> Path
     from rollout.prompts import PromptTemplate, load_tokenizer, stop_ids
     from rollout.sampler import Sampler, heldout_requests, to_batch
 
-    problems = load_problems(locate(config.data), config.problems, config.columns, config.unverifiable)
+    judged_by = vars(config.verifier)
+    problems = load_problems(locate(config.data), config.problems, config.columns, config.unverifiable, judged_by)
     path = locate(config.model)
     tokenizer = load_tokenizer(path)
     stops, warnings = stop_ids(tokenizer, *_model_configs(path))

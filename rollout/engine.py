@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -24,6 +24,7 @@ log = logging.getLogger("taut.rollout")
 # What vLLM's CPU attention can compute; any other head size fails at the first forward pass.
 CPU_HEAD_DIMS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 DIVERGED = "log-probs are not finite: the weights have diverged; go back to a checkpoint and lower the learning rate"
+OnDone = Callable[[int, Completion], None]
 CANARY_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}  # nats, largest gap of one token
 
 
@@ -53,13 +54,15 @@ class Engine(Protocol):
 
     name: "vllm", "transformers", or those with " x N" for N workers. version: policy version of the current weights.
     temperature: what `generate` samples at unless told otherwise, and what `score` uses. canary_tolerance: the largest
-    gap in nats between this engine's and the trainer's log-prob of a token that counts as rounding.
+    gap in nats between this engine's and the trainer's log-prob of a token that counts as rounding. on_done: when set,
+    `generate` may call it with the position and the completion of a prompt as soon as that ends, before it returns them all.
     """
 
     name: str
     version: int
     temperature: float
     canary_tolerance: float
+    on_done: OnDone | None
 
     def generate(self, prompts: Sequence[Prompt], temperature: float | None = None) -> list[Completion]:
         """One completion a prompt, in the order asked.

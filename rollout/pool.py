@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rewards.errors import TautError
-from rollout.engine import EngineConfig, check_request, make_engine
+from rollout.engine import EngineConfig, OnDone, check_request, make_engine
 from rollout.types import Completion, Prompt
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class RayPool:
         self.config = config
         self.version = 0
         self.temperature = config.temperature
+        self.on_done: OnDone | None = None
         self.facts: list[dict[str, Any]] = [{} for _ in range(config.workers)]
         self._make = (config, model_path, tuple(stop_ids))
         self._actors: list[Any] = [None] * config.workers
@@ -95,7 +96,13 @@ class RayPool:
         check_request(prompts, temperature, self.max_model_len, self.vocab_size)
         size = max(min(-(-len(prompts) // self.config.workers), self._chunk), 1)
         chunks = [list(prompts[i : i + size]) for i in range(0, len(prompts), size)]
-        parts = self._run([_Job("generate", (chunk, temperature)) for chunk in chunks])
+
+        def tell(job: int, part: list[Completion]) -> None:
+            for i, completion in enumerate(part, job * size):
+                if self.on_done is not None:
+                    self.on_done(i, completion)
+
+        parts = self._run([_Job("generate", (chunk, temperature)) for chunk in chunks], tell)
         return [completion for part in parts for completion in part]
 
     def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
@@ -131,8 +138,9 @@ class RayPool:
                 ray.shutdown()
         self._actors, self._owns_ray = [], False
 
-    def _run(self, jobs: Sequence[_Job]) -> list[Any]:
-        """The result of each job. A worker that dies or misses its deadline is restarted and its job done again."""
+    def _run(self, jobs: Sequence[_Job], tell: Callable[[int, Any], None] | None = None) -> list[Any]:
+        """The result of each job, told as it comes. A worker that dies or misses its deadline is restarted and its job done
+        again."""
         import ray
 
         results: list[Any] = [None] * len(jobs)
@@ -155,6 +163,8 @@ class RayPool:
                 if reason is None:
                     if jobs[job].method == "start":
                         self.facts[worker] = results[job]
+                    if tell is not None:
+                        tell(job, results[job])
                     continue
                 todo.appendleft(job)
                 while reason is not None:  # a restart may fail too

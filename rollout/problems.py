@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from rollout.types import Problem
 
 FIELDS = ("id", "problem", "answer", "level", "source")
 REQUIRED = ("id", "problem", "answer")
+LISTED = 20  # rows with a bad answer that a message shows
 
 
 def load_problems(
@@ -24,12 +25,14 @@ def load_problems(
     limit: int | None = None,
     columns: dict[str, str] | None = None,
     unverifiable: Literal["refuse", "drop"] = "refuse",
+    verifier: Mapping[str, Any] | None = None,
 ) -> list[Problem]:
     """The problems of a `.jsonl`, `.jsonl.gz` or `.parquet` file, in file order; the first `limit` of them when given.
 
     Each row has `id`, `problem` and `answer` (text or a number), and may have `level` and `source`; every other column
     goes to `Problem.extra`. `columns` maps our names to the file's: `{"problem": "question"}`.
-    Rows whose answer the verifier cannot parse are refused, or dropped with a warning (`unverifiable`).
+    Rows whose answer the verifier cannot parse are refused, or dropped with a warning (`unverifiable`). `verifier`: the
+    settings of the Verifier that is to judge them, where they are not the default ones.
     Raises TautError (file:line, value, remedy) for a file that is missing, empty, of another format or not UTF-8, and
     for a row that is not JSON, lacks a column or repeats an id.
     """
@@ -52,13 +55,13 @@ def load_problems(
             break
     if not problems:
         raise TautError(f"{path}: the file holds no problem; it needs one row of {{id, problem, answer}} or more")
-    doubts = dict(zip(places, check_golds([p.answer for p in problems]), strict=True))
+    doubts = dict(zip(places, check_golds([p.answer for p in problems], **(verifier or {})), strict=True))
     bad = [
         f"{places[p.id]}: answer {short(p.answer)} cannot be verified: {doubts[p.id]}" for p in problems if doubts[p.id]
     ]
     if not bad:
         return problems
-    listed = "\n".join(bad[:10]) + (f"\n... and {len(bad) - 10} more" if len(bad) > 10 else "")
+    listed = "\n".join(bad[:LISTED]) + (f"\n... and {len(bad) - LISTED} more" if len(bad) > LISTED else "")
     if unverifiable == "refuse" or len(bad) == len(problems):
         raise TautError(
             f"{listed}\n{len(bad)} of {len(problems)} rows: correct them, or drop them with unverifiable=drop"

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from rewards.batch import Batch, Verdict
 from rewards.errors import TautError
-from rewards.verifier import Verifier
+from rewards.verifier import Judgement, Verifier
 from rollout.engine import Engine
 from rollout.prompts import PromptTemplate
 from rollout.seeds import seed_of
-from rollout.types import Problem, Prompt, Request, Rollout
+from rollout.types import Completion, Problem, Prompt, Request, Rollout
 
 
 @dataclass
@@ -26,9 +27,10 @@ class Sampler:
     verifier: Verifier
     stop_ids: Sequence[int]
     seed: int
+    _begun: dict[int, tuple[Rollout, Future[Judgement]]] = field(default_factory=dict)  # by the rollout's identity
 
     def sample(self, requests: Sequence[Request], temperature: float | None = None) -> list[Rollout]:
-        """One unjudged rollout a request, in order."""
+        """One rollout a request, in order; `judge` them next. The verifier begins with each as soon as the engine gives it."""
         tokenizer = self.template.tokenizer
         encoded = {text: self.template.encode(text) for r in requests for text in (r.prompt, r.train_prompt) if text}
         prefixes = {p: tuple(tokenizer.encode(p, add_special_tokens=False)) for p in {r.prefix for r in requests} if p}
@@ -45,34 +47,56 @@ class Sampler:
                     (*encoded[r.prompt], *prefix), r.max_tokens - len(prefix), seed_of(self.seed, r.origin, r.sample_id)
                 )
             )
-        rollouts = []
-        for r, completion in zip(requests, self.engine.generate(prompts, temperature), strict=True):
-            prefix = prefixes.get(r.prefix, ())
-            ids = (*prefix, *completion.token_ids)
-            shown = ids[:-1] if completion.finish_reason == "stop" and ids[-1] in self.stop_ids else ids
-            rollouts.append(
-                Rollout(
-                    request=r,
-                    prompt_ids=encoded[r.train_prompt or r.prompt],
-                    token_ids=ids,
-                    log_probs=(*[float("nan")] * len(prefix), *completion.log_probs),
-                    finish_reason=completion.finish_reason,
-                    versions=(*[self.engine.version] * len(prefix), *completion.versions),
-                    text=tokenizer.decode(list(shown), skip_special_tokens=False),
-                    forced=len(prefix),
-                    mode=r.mode,
-                )
-            )
-        return rollouts
+        rollouts: dict[int, Rollout] = {}
+        self._begun.clear()
+
+        def ended(i: int, completion: Completion) -> None:
+            r = requests[i]
+            rollouts[i] = self._rollout(r, encoded[r.train_prompt or r.prompt], prefixes.get(r.prefix, ()), completion)
+            if self.verifier:  # without one a sampler only samples
+                self._begun[id(rollouts[i])] = rollouts[i], self._begin(rollouts[i])
+
+        self.engine.on_done = ended
+        try:
+            completions = self.engine.generate(prompts, temperature)
+        finally:
+            self.engine.on_done = None
+        for i, (_, completion) in enumerate(zip(requests, completions, strict=True)):
+            if i not in rollouts:  # an engine need not tell of each
+                ended(i, completion)
+        return [rollouts[i] for i in range(len(requests))]
+
+    def _rollout(
+        self, request: Request, prompt_ids: tuple[int, ...], prefix: tuple[int, ...], completion: Completion
+    ) -> Rollout:
+        ids = (*prefix, *completion.token_ids)
+        shown = ids[:-1] if completion.finish_reason == "stop" and ids[-1] in self.stop_ids else ids
+        return Rollout(
+            request=request,
+            prompt_ids=prompt_ids,
+            token_ids=ids,
+            log_probs=(*[float("nan")] * len(prefix), *completion.log_probs),
+            finish_reason=completion.finish_reason,
+            versions=(*[self.engine.version] * len(prefix), *completion.versions),
+            text=self.template.tokenizer.decode(list(shown), skip_special_tokens=False),
+            forced=len(prefix),
+            mode=request.mode,
+        )
+
+    def _begin(self, rollout: Rollout) -> Future[Judgement]:
+        return self.verifier.submit(
+            rollout.request.problem.answer, rollout.text, rollout.finish_reason, self._thinking_open(rollout)
+        )
+
+    def _thinking_open(self, rollout: Rollout) -> bool:
+        return self.template.thinking_open(rollout.request.prompt)
 
     def judge(self, rollouts: Sequence[Rollout]) -> None:
-        """Fill in verdict, reason, answer and format of each rollout."""
-        cases = [
-            (r.request.problem.answer, r.text, r.finish_reason, self.template.thinking_open(r.request.prompt))
-            for r in rollouts
-        ]
-        for rollout, case, judgement in zip(rollouts, cases, self.verifier.verify_many(cases), strict=True):
-            rollout.tags = well_formed("<think>" + rollout.text if case[3] else rollout.text)
+        """Fill in verdict, reason, answer and format of each rollout, begun by `sample` or not."""
+        begun = [self._begun.pop(id(r), (r, None))[1] or self._begin(r) for r in rollouts]
+        for rollout, future in zip(rollouts, begun, strict=True):
+            rollout.tags = well_formed("<think>" + rollout.text if self._thinking_open(rollout) else rollout.text)
+            judgement = future.result()
             rollout.verdict, rollout.reason = Verdict(judgement.verdict), judgement.reason
             rollout.answer, rollout.format_ok = judgement.answer, judgement.format_ok
 

@@ -19,7 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from rewards.errors import TautError
-from rollout.engine import CANARY_TOLERANCE, DIVERGED, EngineConfig, check_request, has_gpu, resolve_dtype
+from rollout.engine import CANARY_TOLERANCE, DIVERGED, EngineConfig, OnDone, check_request, has_gpu, resolve_dtype
 from rollout.types import Completion, Prompt
 
 SAMPLE_ELEMENTS = 1 << 24  # logits turned into probabilities at once: 128 MiB of float64
@@ -34,6 +34,7 @@ class TransformersEngine:
         self.version = 0
         self.temperature = config.temperature
         self.batch_size = config.batch_size
+        self.on_done: OnDone | None = None
         dtype = resolve_dtype(config)
         self.canary_tolerance = config.canary_tolerance or CANARY_TOLERANCE[dtype]
         self.device = torch.device("cuda" if has_gpu() else "cpu")
@@ -62,7 +63,7 @@ class TransformersEngine:
         done: dict[int, Completion] = {}
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
-            done.update(zip(rows, self._generate_batch([prompts[i] for i in rows], temperature), strict=True))
+            done.update(zip(rows, self._generate_batch([prompts[i] for i in rows], temperature, rows), strict=True))
         return [done[i] for i in range(len(prompts))]
 
     def load_weights(self, weights: Mapping[str, Tensor], version: int) -> None:
@@ -102,11 +103,13 @@ class TransformersEngine:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _generate_batch(self, prompts: Sequence[Prompt], temperature: float) -> list[Completion]:
-        """Completions of up to `batch_size` prompts, decoded side by side."""
+    def _generate_batch(
+        self, prompts: Sequence[Prompt], temperature: float, positions_asked: Sequence[int]
+    ) -> list[Completion]:
+        """Completions of up to `batch_size` prompts, decoded side by side; `on_done` is told the positions asked."""
         tokens: list[list[int]] = [[] for _ in prompts]
         log_probs: list[list[float]] = [[] for _ in prompts]
-        stopped = [False] * len(prompts)
+        done: dict[int, Completion] = {}
         longest = max(p.max_tokens for p in prompts)
         uniforms = torch.zeros(longest, len(prompts), dtype=torch.float64)
         for row, p in enumerate(prompts):
@@ -127,9 +130,14 @@ class TransformersEngine:
                 if row in live:
                     tokens[row].append(token)
                     log_probs[row].append(log_prob)
-                    stopped[row] = token in self.stop_ids
-                    if stopped[row] or step + 1 == prompts[row].max_tokens:
+                    stopped = token in self.stop_ids
+                    if stopped or step + 1 == prompts[row].max_tokens:
                         live.discard(row)
+                        versions = (self.version,) * len(tokens[row])
+                        reason = "stop" if stopped else "length"
+                        done[row] = Completion(tuple(tokens[row]), tuple(log_probs[row]), reason, versions)
+                        if self.on_done is not None:
+                            self.on_done(positions_asked[row], done[row])
             if not live:
                 break
             if len(live) <= 0.8 * len(rows):  # copying the cache for every finished row would cost more than it saves
@@ -147,10 +155,7 @@ class TransformersEngine:
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
-        return [
-            Completion(tuple(t), tuple(lp), "stop" if s else "length", (self.version,) * len(t))
-            for t, lp, s in zip(tokens, log_probs, stopped, strict=True)
-        ]
+        return [done[row] for row in range(len(prompts))]
 
     def _prefill(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Any, Tensor | None, Tensor]:
         """(next-token logits (B, V), KV cache, mask (B, L) or None when nothing is padded, prompt lengths (B,))."""

@@ -22,6 +22,7 @@ from rollout.engine import (
     CPU_HEAD_DIMS,
     DIVERGED,
     EngineConfig,
+    OnDone,
     check_request,
     has_gpu,
     head_dim,
@@ -43,6 +44,7 @@ class VllmEngine:
         self.name = "vllm"
         self.version = 0
         self.temperature = config.temperature
+        self.on_done: OnDone | None = None  # vLLM gives a call's completions together
         self.stop_ids = sorted(set(stop_ids))
         gpu, dtype, size = has_gpu(), resolve_dtype(config), head_dim(model_path)
         self.canary_tolerance = config.canary_tolerance or CANARY_TOLERANCE[dtype]

@@ -53,7 +53,8 @@ def progress_at(step: int, config: TrainConfig) -> Progress:
 
 def load_training(config: TrainConfig) -> tuple[list[Problem], int]:
     """The problems to train on, and how many the data holds: with reference statistics, within the difficulty asked for."""
-    problems = load_problems(locate(config.data), None, config.columns, config.unverifiable)
+    judged_by = vars(config.verifier)
+    problems = load_problems(locate(config.data), None, config.columns, config.unverifiable, judged_by)
     loaded = len(problems)
     if config.reference is not None:
         problems = add_reference(problems, locate(config.reference))
@@ -99,7 +100,10 @@ def assemble(run: Run) -> Parts:
         told = [f"data={config.data}: other problems than those of {run.source}; state by problem id is kept"]
     held = config.heldout
     columns = config.columns if held.columns is None else held.columns
-    heldout = load_problems(locate(held.data), held.problems, columns, config.unverifiable) if held.data else []
+    judged_by = vars(config.verifier)
+    heldout = []
+    if held.data:
+        heldout = load_problems(locate(held.data), held.problems, columns, config.unverifiable, judged_by)
     if shared := {p.id for p in problems} & {p.id for p in heldout}:
         raise TautError(
             f"heldout.data={held.data}: {len(shared)} problems are also trained on, such as {sorted(shared)[0]!r}; "

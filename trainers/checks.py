@@ -89,7 +89,7 @@ def _lacking(config: TrainConfig) -> Iterator[str]:
 def _columns_of_data(config: TrainConfig) -> set[str]:
     """Columns that the problems' own file has beyond ours, as far as its first row tells."""
     try:
-        (problem,) = load_problems(locate(config.data), 1, config.columns, "drop")
+        (problem,) = load_problems(locate(config.data), 1, config.columns, "drop", vars(config.verifier))
     except TautError:  # said in its place, when the data is loaded
         return set()
     return {column for column, value in problem.extra.items() if value is not None}

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from rewards.base import AnyReward
 from rewards.errors import TautError
 from rewards.registry import Node, describe, dump, nearest
+from rewards.verifier.extract import Mode
+from rewards.verifier.verifier import check_settings
 from rollout.engine import EngineConfig
 from rollout.sampling import AnyPlan
 from trainers.advantages.base import AnyAdvantage
@@ -57,7 +59,8 @@ class DifficultyConfig(_Config):
 
 
 class VerifierConfig(_Config):
-    """Verification: killable processes for what needs algebra, their deadline and memory, and what counts as an answer."""
+    """Verification: killable processes for what needs algebra, their deadline and memory, and what counts as an answer.
+    `verifier: module:function` alone names a judge of your own (docs/judge.md)."""
 
     workers: int = Field(default=1, ge=1)
     timeout_s: float = Field(default=5.0, gt=0)
@@ -65,6 +68,28 @@ class VerifierConfig(_Config):
     arithmetic: bool = Field(
         default=True, description="437+3 is an answer for 440; say no where the question is itself such arithmetic"
     )
+    extraction: Mode = Field(default="boxed", description="where a response's answer stands")
+    judge: str | None = Field(default=None, description="module:function that decides in place of the comparison")
+    judge_reads: Literal["answer", "response"] = Field(
+        default="answer", description="what a judge gets: the extracted answer, or the response after its thinking"
+    )
+    memo: int = Field(default=200_000, ge=0, description="verdicts remembered, so that the same answer is judged once")
+    audit: int = Field(
+        default=4, ge=0, description="verdicts of the fast path a step that math-verify checks; they never change"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _judge_alone(cls, value: Any) -> Any:
+        return {"judge": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> VerifierConfig:
+        try:
+            check_settings(vars(self))
+        except TautError as error:
+            raise ValueError(str(error)) from None
+        return self
 
 
 class HeldoutConfig(_Config):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from functools import cache
+from typing import Any
 
 from rewards.verifier.verifier import Judgement, Verifier
+
+MOST_WORKERS = 8
 
 
 @cache
@@ -18,9 +22,13 @@ def verify(gold: str, response: str, finish_reason: str = "stop", thinking_open:
     return _shared().verify(gold, response, finish_reason, thinking_open)
 
 
-def check_golds(golds: Iterable[str]) -> list[str | None]:
-    """For each gold answer why it cannot be verified, None where it can; a process starts only for algebra."""
-    with Verifier() as verifier:
+def check_golds(golds: Iterable[str], **settings: Any) -> list[str | None]:
+    """For each gold answer why it cannot be verified, None where it can, by a Verifier with these settings.
+
+    A process starts only for what needs algebra or a judge; nothing else runs while data is loaded, so up to eight cores are used.
+    """
+    workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if hasattr(os, "sched_getaffinity") else 1
+    with Verifier(**{**settings, "workers": max(workers, settings.get("workers", 1))}) as verifier:
         return verifier.check_golds(golds)
 
 

@@ -61,7 +61,7 @@ class Verifier:
         memo: int = 200_000, audit: int = 4,
     ) -> None:  # fmt: skip
         self.settings = {name: value for name, value in locals().items() if name != "self"}
-        _refuse(self.settings)
+        check_settings(self.settings)
         self.workers, self.timeout_s, self.memory_gib, self.arithmetic = workers, timeout_s, memory_gib, arithmetic
         self.extraction: Mode = extraction
         self.judge, self.judge_reads, self.audit = judge, judge_reads, audit
@@ -250,20 +250,20 @@ class Verifier:
         return (why or None) if text is None else self.ask({"parse": text})
 
 
-def _refuse(settings: dict[str, Any]) -> None:
-    """Raises TautError for settings that make no sense, naming them."""
+def check_settings(settings: dict[str, Any]) -> None:
+    """Raises TautError for settings of a Verifier that make no sense, naming them."""
     for name, least in (("workers", 1), ("timeout_s", 0), ("memory_gib", 0), ("memo", 0), ("audit", 0)):
         value = settings[name]
         if value < least or (value == 0 and name in ("timeout_s", "memory_gib")):
-            raise TautError(f"Verifier({name}={value}): give {'a positive number' if name != 'audit' else '0 or more'}")
+            raise TautError(f"verifier: {name}={value}: give {'a positive number' if name != 'audit' else '0 or more'}")
     for name, known in (("extraction", get_args(Mode)), ("judge_reads", ("answer", "response"))):
         if settings[name] not in known:
-            raise TautError(f"Verifier({name}={settings[name]!r}): use one of {', '.join(known)}")
+            raise TautError(f"verifier: {name}={settings[name]!r}: use one of {', '.join(known)}")
     judge = settings["judge"]
     if judge is not None and not all(part.strip() for part in f"{judge}:".split(":")[:2]):
-        raise TautError(f"Verifier(judge={judge!r}): write it as module:function, such as my_judge:same_word")
+        raise TautError(f"verifier: judge={judge!r}: write it as module:function, such as my_judge:same_word")
     if judge is None and settings["judge_reads"] != "answer":
-        raise TautError("Verifier(judge_reads='response'): is for a judge of your own; give judge='module:function'")
+        raise TautError("verifier: judge_reads='response' is for a judge of your own; give judge='module:function'")
 
 
 def _decide(gold: str, answer: str, arithmetic: bool) -> tuple[Verdict, str] | list[tuple[str, str]]:
