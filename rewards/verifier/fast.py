@@ -6,32 +6,40 @@ import re
 import unicodedata
 from fractions import Fraction
 
-MAX_DIGITS = 1_000  # in one literal number
+from rewards.verifier.guard import MAX_DIGITS
 
 _ROOT = re.compile(r"√\s*(\d+|[A-Za-z])")
 _SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+")
 _SYMBOLS = {
     "−": "-", "–": "-", "×": "\\times ", "·": "\\cdot ", "÷": "/", "⁄": "/", "π": "\\pi ", "∞": "\\infty ",
     "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "°": "^\\circ ", "∪": "\\cup ", "∩": "\\cap ", "±": "\\pm ",
-    "θ": "\\theta ", "√": "\\sqrt ", "\u200b": "", "\u200c": "", "\u200d": "", "\ufeff": "", "\x00": "",
+    "θ": "\\theta ", "√": "\\sqrt ", "∈": "\\in ", "≈": "\\approx ", "′": "'", "’": "'",
+    "€": "", "£": "", "¥": "", "\u200b": "", "\u200c": "", "\u200d": "", "\ufeff": "", "\x00": "",
 }  # fmt: skip
 _LAYOUT = re.compile(
     r"\\(?:left|right|displaystyle|textstyle|limits|nolimits|[bB]ig[lr]?)(?![A-Za-z])|(?<!\\)\\[!()\[\]]|\$|(?<=\d)\\,(?=\d)"
 )
 _SPACE = re.compile(r"(?<!\\)\\[,;: ]|~|\s+")
 _THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\\!) ?(?=\d{3}(?!\d))")
+_SPACED_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?: \d{3})+(?:\.\d+)?")
+_PERCENT = re.compile(
+    r"\\(?:text|mbox|mathrm)\{\s*(?:percent(?:age)?|per cent|pct)\.?\s*\}|(?<=\d) ?(?:percent(?:age)?|per cent|pct)\b"
+)
+_APART = re.compile(r"[+-]?\d{1,3}(?:, *\d{3})*, +\d{3}(?:, *\d{3})*(?:\.\d+)?")
+_INFIX = re.compile(r"\\(?:choose|over|atop)(?![a-z])")
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z])")  # an escape too many; in a matrix it would be a new row
 _SIDE = re.compile(r"\^([+-])(?=[^0-9A-Za-z(\\{.])")  # 3^- in a limit
 _AREA = re.compile(r"\\operatorname\{a((?:sin|cos|tan)h)\}|\\ar((?:sin|cos|tan)h)(?![A-Za-z])")
 _FRAC = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _LOOSE_SPACE = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])")
 
 _NUMBER = re.compile(
     r"(?P<sign>[+-]?)(?:"
-    r"(?P<decimal>(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)(?P<power>[eE][+-]?\d{1,3})?"
+    r"(?P<decimal>(?:[1-9]\d{0,2}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)(?P<power>[eE][+-]?\d{1,3})?"
     r"|(?P<whole>\d+(?= |\\))? ?\\frac(?:\{(?P<sign2>-?)(?P<num>\d+)\}|(?P<num1>\d))"
-    r"(?: ?\{(?P<den>\d+)\}| ?(?P<den1>\d))"
+    r"(?: ?\{(?P<den>-?\d+)\}| ?(?P<den1>\d))"
     r"|(?:(?P<whole2>\d+) )?(?P<num2>\d+)/(?P<den2>\d+)"
     r")(?:\^\{?\\circ\}?)?"
 )
@@ -48,7 +56,28 @@ def tidy(text: str) -> str:
     if "\\\\" in text and "\\begin" not in text:
         text = _DOUBLED.sub(r"\\", text)
     text = _FRAC.sub(r"\\frac", _AREA.sub(r"\\arc\1\2", _SIDE.sub(r"^{\1}", _LAYOUT.sub("", text))))
-    return _SPACE.sub(" ", text).strip().removesuffix(".").strip()
+    if "p" in text:
+        text = _PERCENT.sub(r"\%", text)
+    text = _SPACE.sub(" ", text).strip().removesuffix(".").strip()
+    for _ in range(3):
+        if text[:1] == "{" and _closes(text) == len(text) - 1 and not _INFIX.search(text):  # braces that only group
+            text = text[1:-1].strip()
+    return text.replace(" ", "") if " " in text and _SPACED_THOUSANDS.fullmatch(text) else text
+
+
+def _closes(text: str) -> int:
+    """Where the brace that the text begins with is closed; -1 where it is not."""
+    depth = 0
+    for token in _BRACE.finditer(text):
+        depth += {"{": 1, "}": -1}.get(token[0], 0)
+        if depth == 0:
+            return token.start()
+    return -1
+
+
+def apart(text: str) -> bool:
+    """Whether a tidied text has a space after the comma in what would else be thousands: 1, 234 is a list."""
+    return _APART.fullmatch(text) is not None
 
 
 def normalise(text: str) -> str:

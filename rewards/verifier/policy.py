@@ -1,48 +1,25 @@
-"""What counts as the same answer before any algebra, and what is refused: one short rule each.
-
-| matter                  | choice                                                                                     |
-|-------------------------|--------------------------------------------------------------------------------------------|
-| decimals                | exact: 0.333 is not 1/3; 0.50 is 1/2                                                       |
-| letters                 | case matters in symbols (R is not r), not in words                                         |
-| words                   | compared as words, leading articles dropped, never as products of letters                  |
-| choices                 | gold C: `C`, `(C)` and `\\text{(C) }42` are right                                          |
-| equations               | a name on the left is dropped (`x=5` is 5); each part of a chain must be right             |
-| brackets                | (1,2), [1,2] and a bare list 1,2 differ; {1,2} and 1,2 do not                              |
-| restatements            | an unevaluated sum, product, integral, limit, derivative, gcd, lcm or binomial is refused, |
-|                         | unless the gold has the same operator; finite arithmetic such as 437+3 is an answer,       |
-|                         | but not for a verifier made with arithmetic=False                                          |
-| units, percent          | a unit on one side only is ignored; 50\\% is 50 and 0.5 (math-verify's reading)            |
-| size                    | values of more than 10,000 digits, very long or deep texts are refused                     |
-"""
+"""What counts as the same answer before any algebra, and what is refused: see docs/verifier.md for each choice."""
 
 from __future__ import annotations
 
-import math
 import re
 
 from rewards.verifier.extract import all_boxes
-from rewards.verifier.fast import MAX_DIGITS, compare, normalise, tidy
-
-MAX_CHARS = 2_000  # longest answer that reaches algebra, or twice the gold's length
-MAX_DEPTH = 30
-MAX_VALUE_DIGITS = 10_000  # of the value of a power or factorial of literals
+from rewards.verifier.fast import apart, compare, normalise, number, tidy
+from rewards.verifier.guard import restates, too_heavy
+from rewards.verifier.units import magnitudes, same_numeral, same_percentage, same_unit, split_unit, takes_back
 
 Pair = tuple[str, str]
-_OPERATORS = re.compile(
-    r"\\(?:operatorname\{)?(sum|prod|i*int|oint|lim|limsup|liminf|gcd|lcm|[dt]?binom|choose)(?![A-Za-z])"
-    r"|\\frac\s*\{\s*(?:d|\\mathrm\{d\}|\\partial)\b"
-)
 _PREAMBLE = re.compile(r"^\\text(?:bf|rm)?\{[^{}]*(?:\bis|\bare|[:=])\s*\}")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
-_WHOLE_TEXT = re.compile(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|mbox)\s*\{[^{}]*\}")
+_WHOLE_TEXT = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|mathrm|mathbf|mbox)\s*\{[^{}]*\}")
 _ARTICLE = re.compile(r"^(?:the|an?)\s+", re.IGNORECASE)
 _CHOICE = re.compile(r"(?:\(([A-J])\)|([A-J])(?:[.:)]|$))")
 _LITERALS = re.compile(r"(?:[\d\s.,+*/^!(){}-]|\\(?:cdot|times|div|frac)(?![A-Za-z]))*")
-_MAGNITUDE = re.compile(r"\b(dozen|hundred|thousand|million|billion|trillion)(?=s?\b)", re.IGNORECASE)
 _EQUALS = re.compile(r"(?<![<>!\\:])=")
-_ARITHMETIC = re.compile(
-    r"(?:^|(?<=[^\d.]))\((\d+)\)(?=[!^])|(\d+)(?:\^|\*\*)(?:\{([+-]?\d+)\}|([+-]?\d+)(?![\d!^]))|(\d+)!"
-)
+_COMMAND = re.compile(r"\\(?:begin|end)\{\w*\*?\}|\\(?:text\w*|mbox|math[a-z]+|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+")
+_DECIMAL_COMMA = re.compile(r"-?(?:0,\d{2,}|\d+,(?:\d{2}|\d{4,}))")
+_VARIABLE_TERM = re.compile(r"-?\d+(?:\.\d+)?[A-Za-z]")
 
 
 def decide(gold: str, answer: str, arithmetic: bool = True) -> tuple[bool, str] | list[Pair]:
@@ -51,7 +28,7 @@ def decide(gold: str, answer: str, arithmetic: bool = True) -> tuple[bool, str] 
     Unless `arithmetic`, an answer of digits and operators that is not a number by itself is wrong.
     """
     left, right = _gold(gold), _PREAMBLE.sub("", tidy(answer)).strip()
-    decided = compare(normalise(left), normalise(right))
+    decided = _compare(left, right, normalise(left), normalise(right))
     questions: list[Pair] = []
     for pair in [] if decided else _sides(left, right):
         decided = _decide_pair(*pair)
@@ -83,23 +60,61 @@ def _gold(gold: str) -> str:
 
 def _decide_pair(gold: str, answer: str) -> tuple[bool, str] | None:
     left, right = normalise(gold), normalise(answer)
-    if decided := compare(left, right):
+    decided = _compare(gold, answer, left, right) or _in_words(gold, answer, left, right)
+    if decided:
         return decided
+    if not right:
+        return False, "no answer"
+    if (same := same_numeral(left, right)) is not None:
+        return same, "base"
+    if _brackets_differ(gold, answer, left, right):
+        return False, "brackets"
+    if restates(gold, answer):
+        return False, "restatement"
+    if takes_back(gold, answer):
+        return False, "words"
+    if decided := _by_unit(gold, answer, left, right):
+        return decided
+    if _other_case(left, right):
+        return False, "case"
+    if why := too_heavy(answer, gold):
+        return False, why
+    return None
+
+
+def _compare(gold: str, answer: str, left: str, right: str) -> tuple[bool, str] | None:
+    """Equal text, or exact numbers. A list whose commas look like thousands (1, 234) is no number; a gold such as 2,74 may be
+    a decimal as well as a list."""
+    if left != right and apart(gold) != apart(answer):
+        return (False, "brackets") if number(left if apart(answer) else right) is not None else None
+    if _DECIMAL_COMMA.fullmatch(left) and left.replace(",", ".") == right:
+        return True, "number"
+    return compare(left, right)
+
+
+def _in_words(gold: str, answer: str, left: str, right: str) -> tuple[bool, str] | None:
+    """A choice of several by its letter, a text by its words; None for what is neither."""
     if choice := _CHOICE.fullmatch(left):
         given = _CHOICE.match(right)
         return bool(given and set(filter(None, choice.groups())) == set(filter(None, given.groups()))), "choice"
     if _is_text(gold) or (_is_text(answer) and _WORDS.fullmatch(left)):
         return _fold(left) == _fold(right), "text"
-    if not right:
-        return False, "no answer"
-    if {_bracket(left), _bracket(right)} == {"(", ","} and "=" not in left:
-        return False, "brackets"
-    if _operators(answer) - _operators(gold):
-        return False, "restatement"
-    if set(_MAGNITUDE.findall(right)) != set(_MAGNITUDE.findall(left)):
+    return None
+
+
+def _by_unit(gold: str, answer: str, left: str, right: str) -> tuple[bool, str] | None:
+    """A unit on one side only is left out; other magnitudes and other units are other values; None where algebra is needed."""
+    if magnitudes(right) != magnitudes(left):
         return False, "units"
-    if why := too_heavy(answer, gold):
-        return False, why
+    if (same := same_percentage(left, right)) is not None:
+        return same, "percent"
+    (bare, unit), (given, other) = split_unit(gold), split_unit(answer)
+    if unit and other and not same_unit(unit, other):
+        return False, "units"
+    if unit or other:
+        return compare(normalise(bare), normalise(given))
+    if _VARIABLE_TERM.fullmatch(left) and number(right) is not None:
+        return False, "number"
     return None
 
 
@@ -111,11 +126,33 @@ def _is_text(text: str) -> bool:
 
 
 def _fold(text: str) -> str:
-    return _ARTICLE.sub("", " ".join(text.split()).strip("()")).casefold()
+    return _ARTICLE.sub("", " ".join(text.split()).strip("().")).casefold()
 
 
-def _operators(text: str) -> set[str]:
-    return {"binom" if name.endswith(("binom", "choose")) else name for name in _OPERATORS.findall(text)}
+def _brackets_differ(gold: str, answer: str, left: str, right: str) -> bool:
+    """Whether one is a tuple and the other a bare list, or both stand in brackets of other kinds: [1,2) is not (1,2)."""
+    if {_bracket(left), _bracket(right)} == {"(", ","}:
+        return "=" not in left
+    pairs = [text[:1] + text[-1:] for text in (left, right) if _encloses(text)]
+    return len(pairs) == 2 and pairs[0] != pairs[1]
+
+
+def _encloses(text: str) -> bool:
+    """Whether one pair of round or square brackets holds the whole of a text, with a comma between its entries."""
+    return (
+        text[:1] in ("(", "[")
+        and text[-1:] in (")", "]")
+        and len(_top_level(text)) == 1
+        and "," in _top_level(text[1:-1])
+    )
+
+
+def _other_case(left: str, right: str) -> bool:
+    """Whether a symbol of the answer is one of the gold's in the other case: R is not r."""
+    if "=" in left + right:
+        return False
+    ours, theirs = (set(re.findall(r"[A-Za-z]", _COMMAND.sub(" ", text))) for text in (left, right))
+    return any(letter.swapcase() in ours - theirs for letter in theirs - ours)
 
 
 def _bracket(text: str) -> str:
@@ -176,51 +213,3 @@ def _sides(gold: str, answer: str) -> list[Pair]:
 
 def _is_name(text: str) -> bool:
     return _has_name(text) and not re.search(r"[+*/<>-]|\\(?:frac|sqrt|cdot|times)", text) and not text[:1].isdigit()
-
-
-def too_heavy(answer: str, gold: str) -> str | None:
-    """Why a tidied answer is not worth algebra (its value or size is out of all proportion), None where it is.
-
-    Such an answer is wrong: a right one would have been equal as text or as a number.
-    """
-    if len(answer) > max(MAX_CHARS, 2 * len(gold)):
-        return "too long"
-    depth = deepest = 0
-    for char in answer:
-        if char in "([{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif char in ")]}":
-            depth -= 1
-    if deepest > MAX_DEPTH:
-        return "too deep"
-    if re.search(rf"\d{{{MAX_DIGITS + 1}}}", answer):
-        return "too many digits"
-    return "too large a value" if _explodes(answer) else None
-
-
-def _explodes(text: str) -> bool:
-    """Whether powers and factorials of literal integers in the text have more than MAX_VALUE_DIGITS digits."""
-    text = text.replace(" ", "")
-    for _ in range(50):  # each round evaluates the innermost ones; a large value stands as 10^6 from then on
-        large = False
-
-        def value(match: re.Match[str]) -> str:
-            nonlocal large
-            if match[1]:
-                return match[1]
-            if match[5]:
-                n = int(match[5][:9])
-                large |= math.lgamma(n + 1) / math.log(10) > MAX_VALUE_DIGITS
-                return str(math.factorial(n)) if n < 10 else "1000000"
-            base, exponent = int(match[2][:MAX_DIGITS]), abs(int((match[3] or match[4])[:10]))
-            size = exponent * math.log10(max(base, 1))
-            large |= size > MAX_VALUE_DIGITS
-            return str(base**exponent) if size < 6 else "1000000"
-
-        text, before = _ARITHMETIC.sub(value, text), text
-        if large:
-            return True
-        if text == before:
-            break
-    return any(int(e[:10]) > 2 * MAX_VALUE_DIGITS for e in re.findall(r"(?:\^|\*\*)\{?[+-]?(\d+)", text))

@@ -19,9 +19,12 @@ _CUE = re.compile(
 _SENTENCE = re.compile(rf"(?:[\s*:]|(?!\n)\.(?=\.))*((?:{_MATH}|[^\n.!?]|[.!?](?=[^\s*$\"')]|!+\s*\S))+)", re.DOTALL)
 _LAST_SENTENCE = re.compile(r"(?:[.!?](?=[\s*])|\n)(?![^$]*[^\s\\]\$\s*[.*]*\s*\Z)")
 _VERB = re.compile(
-    r"\b(?:is|are|equals|(?:it|that)'s|be)\b(?:\s+(?:equal to|therefore|thus|exactly|simply|just))?\s*:?\s*",
+    r"(?:\b(?:is|are|equals|(?:it|that)'s|be)\b|\b(?:increase|decrease|change|rise|fall|drop|grow)[sd]? by\b)"
+    r"(?:\s+(?:equal to|therefore|thus|exactly|simply|just))?\s*:?\s*",
     re.IGNORECASE,
 )
+_VALUE = re.compile(rf"{_MATH}|-?\$?\d+(?:[.,/]\d+)*(?:\s?\\?%)?", re.DOTALL)
+_DENIES = re.compile(r"\b(?:not|never|wrong|incorrect|no|at least|at most|than|about)\b|n't\b", re.IGNORECASE)
 _LEADS = r"(?:\b(?:is|are|be|equals|get|obtain|gives?|yields?|have|conclude|thus|therefore|hence|so)|:|=)[\s,*]*"
 _END_MATH = re.compile(rf"(?:\A|{_LEADS})({_MATH})[\s.*]*\Z", re.DOTALL | re.IGNORECASE)
 _THE_ANSWER = re.compile(rf"({_MATH})\s+is the (?:final |correct |only )?(?:answer|solution|result)\b", re.DOTALL)
@@ -80,6 +83,10 @@ def _core(text: str, start: int, end: int) -> tuple[int, int]:
         said = text[start:end]
     if not _is_expression(said) and (verbs := list(_VERB.finditer(said))) and _is_expression(said[verbs[-1].end() :]):
         start += verbs[-1].end()
+    elif not _is_expression(said) and not _HEDGE.search(said) and not _DENIES.search(said):
+        values = list(_VALUE.finditer(said))
+        if len(values) == 1:  # a sentence with one value in it
+            start, end = start + values[0].start(), start + values[0].end()
     return start, start + len(text[start:end].rstrip(" *"))
 
 
