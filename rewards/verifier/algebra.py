@@ -38,10 +38,12 @@ def same(left: Any, right: Any) -> bool:
     from sympy import Expr, Symbol, simplify
 
     try:
+        if not exactly_equal(left, right):  # first, as math-verify tries for long to prove two different numbers equal
+            return False
         found = verify(left, right, allow_set_relation_comp=True, timeout_seconds=None)
         if not found and isinstance(left, Expr) and isinstance(right, Expr) and Symbol in (type(left), type(right)):
             found = simplify(left - right) == 0  # math-verify compares a lone symbol by name only
-        return found and exactly_equal(left, right)
+        return found
     except (MemoryError, RecursionError):
         raise
     except Exception:  # sympy raises whatever it likes
