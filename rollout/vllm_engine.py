@@ -10,7 +10,7 @@ import contextlib
 import math
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ class VllmEngine:
         self.name = "vllm"
         self.version = 0
         self.temperature = config.temperature
-        self.on_done: OnDone | None = None  # vLLM gives a call's completions together
+        self.on_done: OnDone | None = None
         self.stop_ids = sorted(set(stop_ids))
         gpu, dtype, size = has_gpu(), resolve_dtype(config), head_dim(model_path)
         self.canary_tolerance = config.canary_tolerance or CANARY_TOLERANCE[dtype]
@@ -86,18 +86,19 @@ class VllmEngine:
         temperature = self.temperature if temperature is None else temperature
         check_request(prompts, temperature, self.max_model_len, self.vocab_size)
         self.llm.reset_prefix_cache()  # a call's rounding must not depend on the calls before it
-        outputs = self._run(
-            [p.ids for p in prompts],
-            [self._params(temperature, p.max_tokens, seed=p.seed & SEED_BITS, logprobs=0) for p in prompts],
-        )
-        completions = []
-        for output in outputs:
+        completions: dict[int, Completion] = {}
+        params = [self._params(temperature, p.max_tokens, seed=p.seed & SEED_BITS, logprobs=0) for p in prompts]
+
+        def ended(i: int, output: Any) -> None:
             tokens, log_probs = tuple(output.token_ids), tuple(output.logprobs.logprobs)
             if not all(map(math.isfinite, log_probs)):
                 raise TautError(f"engine vllm: {DIVERGED}")
-            versions = (self.version,) * len(tokens)
-            completions.append(Completion(tokens, log_probs, output.finish_reason, versions))
-        return completions
+            completions[i] = Completion(tokens, log_probs, output.finish_reason, (self.version,) * len(tokens))
+            if self.on_done is not None:
+                self.on_done(i, completions[i])
+
+        self._run([p.ids for p in prompts], params, ended)
+        return [completions[i] for i in range(len(prompts))]
 
     def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Load all weights as if from a checkpoint (this also repacks them for the CPU's kernels)."""
@@ -113,11 +114,10 @@ class VllmEngine:
         vLLM's prompt log-probs would be one pass, but they ignore the temperature.
         """
         ids = list(ids)
-        outputs = self._run(
-            [ids[:i] for i in range(1, len(ids))],
-            [self._params(self.temperature, 1, seed=0, logprob_token_ids=[token]) for token in ids[1:]],
-        )
-        return [output.logprobs[0][token].logprob for token, output in zip(ids[1:], outputs, strict=True)]
+        params = [self._params(self.temperature, 1, seed=0, logprob_token_ids=[token]) for token in ids[1:]]
+        outputs: dict[int, Any] = {}
+        self._run([ids[:i] for i in range(1, len(ids))], params, outputs.__setitem__)
+        return [outputs[i].logprobs[0][token].logprob for i, token in enumerate(ids[1:])]
 
     def score_all(self, ids: Sequence[int]) -> list[list[float]]:
         return [self.score(ids)]
@@ -143,11 +143,22 @@ class VllmEngine:
             **kwargs,
         )
 
-    def _run(self, prompts: Sequence[Sequence[int]], params: Sequence[Any]) -> list[Any]:
-        """vLLM's completion of each prompt; the process's own random state stays as it was."""
+    def _run(self, prompts: Sequence[Sequence[int]], params: Sequence[Any], ended: Callable[[int, Any], None]) -> None:
+        """Tell `ended` the position and vLLM's completion of each prompt as it ends; the process's own random state stays."""
         with _process_state_kept():
             requests = [{"prompt_token_ids": list(ids)} for ids in prompts]
-            return [output.outputs[0] for output in self.llm.generate(requests, list(params), use_tqdm=False)]
+            added = self.llm.enqueue(requests, list(params), use_tqdm=False)
+            engine = self.llm.llm_engine
+            try:
+                while engine.has_unfinished_requests():
+                    for output in engine.step():
+                        if (
+                            output.finished
+                        ):  # requests are numbered as they are added; what is added to a number is vLLM's
+                            ended(int(output.request_id) - int(added[0].partition("-")[0]), output.outputs[0])
+            except BaseException:  # the next call must not find what is left of this one
+                engine.abort_request(added, internal=True)
+                raise
 
 
 def _repack_tied_head(model: Any) -> None:

@@ -21,6 +21,7 @@ from rewards.base import Scores
 from rewards.batch import Batch
 from rewards.inversion import Witness
 from rewards.progress import Progress
+from rewards.verifier.audit import finish_audit
 from rollout.log import write_rollouts
 from rollout.sampler import heldout_requests, to_batch
 from rollout.seeds import draw_order, generator
@@ -32,7 +33,15 @@ from trainers.checks import inversion
 from trainers.config import to_mapping
 from trainers.console import Display
 from trainers.interrupt import Interruptible
-from trainers.monitor import alarms, rollout_metrics, score_metrics, zero_signal
+from trainers.monitor import (
+    alarms,
+    begin_step_audit,
+    log_disagreements,
+    rollout_metrics,
+    score_metrics,
+    verify_metrics,
+    zero_signal,
+)
 from trainers.run import Run
 from trainers.sinks import numbers, open_sinks
 from trainers.update import Scored
@@ -99,12 +108,16 @@ class Trainer:
         self._monitor(progress)
         state = {"reward": reward.state_dict(), "sampling": plan.state_dict()}
 
+        verifier = self.sampler.verifier
+        verifier.take_counts()  # those of monitoring and held-out tests
         with phase("sample"):
             requests = self.requests(progress)
             rollouts = self.sampler.sample(requests)
             plan.read_modes(rollouts)
-        with phase("verify"):
+        with phase("verify"):  # what is left of it: each rollout is judged from its end on
             self.sampler.judge(rollouts)
+            counts = verifier.take_counts()
+            begun = begin_step_audit(verifier, rollouts, config.seed, progress.step + 1)
         with phase("policy"):  # before the reward, for rewards that read the policy's entropy
             columns, old = self.updater.measure(rollouts, reward.needs | config.advantage.needs)
         batch = to_batch(rollouts, **columns)
@@ -120,6 +133,9 @@ class Trainer:
 
         with phase("log"):
             row = rollout_metrics(batch, rollouts) | score_metrics(batch, scores, advantage) | updated
+            audit = finish_audit(begun)
+            row |= verify_metrics(rollouts, counts, audit)
+            log_disagreements(self.run.path / "verifier_audit.jsonl", progress.step + 1, audit)
             row |= {"max_tokens": progress.max_length, "sync_gap": gap, "events": self.engine.take_events()}
             if config.log.rollouts:
                 meta = {

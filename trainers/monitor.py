@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rewards.base import Scores
-from rewards.batch import Batch
+from rewards.batch import Batch, Verdict
+from rewards.verifier import Counts, Verifier
+from rewards.verifier.audit import Audit, Case, begin_audit
+from rewards.verifier.process import Reply
+from rollout.log import write_atomically
 from rollout.types import Rollout
 from trainers.config import AlarmConfig
 
+BegunAudit = list[tuple[Case, Future[Reply]]]
 START_STEPS = 3  # the alarms on length compare with the mean of the first so many steps
 
 
@@ -45,6 +54,43 @@ def rollout_metrics(batch: Batch, rollouts: Sequence[Rollout]) -> dict[str, Any]
         "groups": batch.num_groups,
         "rollouts": len(batch),
     }
+
+
+def begin_step_audit(verifier: Verifier, rollouts: Sequence[Rollout], seed: int, step: int) -> BegunAudit:
+    """Have math-verify decide, while the step goes on, some of what the fast path decided; drawn by step and sample ids."""
+    cases = [
+        Case(str(r.request.sample_id), r.request.problem.answer, r.answer, Verdict(r.verdict), r.reason)
+        for r in rollouts
+    ]
+    return begin_audit(verifier, cases, f"{seed}:{step}")
+
+
+def verify_metrics(rollouts: Sequence[Rollout], counts: Counts, audit: Audit) -> dict[str, Any]:
+    """The share of each reason, what the audit found, and under time/ what depends on the machine and on where the run
+    began: seconds of a verdict, and the share that the memo knew."""
+    reasons = Counter(r.reason for r in rollouts)
+    out: dict[str, Any] = {f"verify/{k.replace(' ', '_')}": n / len(rollouts) for k, n in sorted(reasons.items())}
+    out |= {"verify/audited": audit.audited, "verify/audit_disagreement": audit.disagreement}
+    verdicts = max(counts.verdicts, 1)
+    return out | {
+        "time/verdict_mean": round(counts.seconds / verdicts, 7),
+        "time/verdict_slowest": round(counts.slowest, 7),
+        "time/verdict_memo_hits": round(counts.memo_hits / verdicts, 4),
+    }
+
+
+def log_disagreements(path: Path, step: int, audit: Audit) -> None:
+    """Add the audit's disagreements of a step to a file of JSON lines; later steps in it were undone by resuming the run."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    kept = [line for line in lines if json.loads(line)["step"] < step]
+    new = [
+        json.dumps({"step": step, "sample_id": int(c.place), "gold": c.gold, "answer": c.answer, "reason": c.reason,
+                    "verdict": c.verdict.name.lower(), "math_verify": reply.verdict, "math_verify_reason": reply.reason})
+        for c, reply in audit.disagreements
+    ]  # fmt: skip
+    if lines != kept + new:
+        text = "".join(f"{line}\n" for line in kept + new)
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def score_metrics(batch: Batch, scores: Scores, advantage: np.ndarray) -> dict[str, Any]:
@@ -83,6 +129,11 @@ def alarms(row: dict[str, Any], history: Sequence[dict[str, Any]], config: Alarm
         out.append(
             f"{saturated[0]}: the multipliers leave nothing for what is maximised; the constraints may not be feasible"
         )
+    if row.get("verify/audit_disagreement"):
+        out.append(
+            f"audit: math-verify disagrees with {row['verify/audit_disagreement']:.0%} of {row['verify/audited']} audited "
+            "verdicts; see verifier_audit.jsonl"
+        )
     if row["unknown"] > config.unknown:
-        out.append(f"unknown verdicts: {row['unknown']:.0%}; look at the reasons in the rollout log")
+        out.append(f"unknown verdicts: {row['unknown']:.0%}; see verify/<reason> in metrics.jsonl")
     return out
