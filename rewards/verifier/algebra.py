@@ -9,7 +9,7 @@ TEXT = r"\\(?:text(?:rm|bf|it)?|mbox|mathrm|mathbf|mathit)\s*\{[^{}]*\}"
 WORDS = r"(?<=[\d}]) (?!.*\b(?:or|and|plus|minus|times|not)\b)[A-Za-z]{3,}(?: [A-Za-z]+)*"
 UNIT_TAIL = re.compile(rf"(?:\s*{TEXT}(?:{TEXT}|[\s/]|\^\{{?-?\d\}}?|\\cdot)*|{WORDS})$")
 
-FIRST = [("x", "2x-x"), ("3", r"\sqrt{2}+1"), (r"5\text{ cm}", "3:00"), ("(1,x)", "(x,1)")]  # one of each common kind
+FIRST = [("x", "2x+y"), ("3", r"\sqrt{2}+1"), (r"5\text{ cm}", "3:00"), ("(1,x)", "(x,1)")]  # one of each common kind
 
 
 def warm_up() -> None:
