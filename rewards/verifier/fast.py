@@ -25,7 +25,7 @@ _SPACED_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?: \d{3})+(?:\.\d+)?")
 _PERCENT = re.compile(
     r"\\(?:text|mbox|mathrm)\{\s*(?:percent(?:age)?|per cent|pct)\.?\s*\}|(?<=\d) ?(?:percent(?:age)?|per cent|pct)\b"
 )
-_APART = re.compile(r"[+-]?\d{1,3}(?:, *\d{3})*, +\d{3}(?:, *\d{3})*(?:\.\d+)?")
+_APART = re.compile(r"(?=.* )[+-]?\d{1,3}(?: ?, *\d{3})+(?:\.\d+)?")
 _INFIX = re.compile(r"\\(?:choose|over|atop)(?![a-z])")
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z])")  # an escape too many; in a matrix it would be a new row
 _SIDE = re.compile(r"\^([+-])(?=[^0-9A-Za-z(\\{.])")  # 3^- in a limit
@@ -33,6 +33,7 @@ _AREA = re.compile(r"\\operatorname\{a((?:sin|cos|tan)h)\}|\\ar((?:sin|cos|tan)h
 _FRAC = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_SINGLE = re.compile(r"([_^])\{([0-9A-Za-z])\}")
 _LOOSE_SPACE = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])")
 
 _NUMBER = re.compile(
@@ -43,6 +44,11 @@ _NUMBER = re.compile(
     r"|(?:(?P<whole2>\d+) )?(?P<num2>\d+)/(?P<den2>\d+)"
     r")(?:\^\{?\\circ\}?)?"
 )
+_SCIENTIFIC = re.compile(r"([+-]?\d+(?:\.\d+)?)(?:\\(?:times|cdot) ?|\*)10\^(?:\{([+-]?\d{1,3})\}|(\d))")
+_LETTER = re.compile(r"\\(math(?:bb|cal|frak|scr)) ([A-Za-z])(?![A-Za-z])")
+_LN = re.compile(r"\\log ?_ ?(?:\{ ?e ?\}|e(?![A-Za-z]))")
+_TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+_DEGREES = re.compile(r"(\d+(?:\.\d+)?) ?\^ ?(?:\{ ?\\circ ?\}|\\circ(?![A-Za-z]))")
 
 
 def tidy(text: str) -> str:
@@ -58,11 +64,24 @@ def tidy(text: str) -> str:
     text = _FRAC.sub(r"\\frac", _AREA.sub(r"\\arc\1\2", _SIDE.sub(r"^{\1}", _LAYOUT.sub("", text))))
     if "p" in text:
         text = _PERCENT.sub(r"\%", text)
+    if "\\" in text:
+        text = _same_commands(text)
     text = _SPACE.sub(" ", text).strip().removesuffix(".").strip()
     for _ in range(3):
         if text[:1] == "{" and _closes(text) == len(text) - 1 and not _INFIX.search(text):  # braces that only group
             text = text[1:-1].strip()
     return text.replace(" ", "") if " " in text and _SPACED_THOUSANDS.fullmatch(text) else text
+
+
+def _same_commands(text: str) -> str:
+    """One command where LaTeX has several for the same thing; degrees in radians where a function is taken of them."""
+    if "\\math" in text:
+        text = _LETTER.sub(r"\\\1{\2}", text)
+    if "\\log" in text:
+        text = _LN.sub(r"\\ln ", text)
+    if "\\circ" in text and _TRIG.search(text):
+        text = _DEGREES.sub(r"{\\frac{\1\\pi}{180}}", text)
+    return text.replace("\\varnothing", "\\emptyset")
 
 
 def _closes(text: str) -> int:
@@ -84,7 +103,8 @@ def normalise(text: str) -> str:
     """A tidied text for comparison as text: \\text and the like unwrapped, spaces only between letters and digits."""
     if text.isalnum():
         return text
-    return _LOOSE_SPACE.sub("", " ".join(_TEXT.sub(r" \1 ", text).split()))
+    text = _LOOSE_SPACE.sub("", " ".join(_TEXT.sub(r" \1 ", text).split()))
+    return _SINGLE.sub(r"\1\2", text) if "{" in text else text
 
 
 def _ascii(text: str) -> str:
@@ -110,7 +130,8 @@ def number(text: str) -> Fraction | None:
         return Fraction(int(text))
     match = _NUMBER.fullmatch(text)
     if not match:
-        return None
+        scientific = _SCIENTIFIC.fullmatch(text) if "10^" in text else None
+        return Fraction(scientific[1]) * Fraction(10) ** int(scientific[2] or scientific[3]) if scientific else None
     part = match.groupdict()
     if part["decimal"]:
         value = Fraction(part["decimal"].replace(",", "").rstrip(".") + (part["power"] or ""))

@@ -14,10 +14,15 @@ _PREAMBLE = re.compile(r"^\\text(?:bf|rm)?\{[^{}]*(?:\bis|\bare|[:=])\s*\}")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
 _WHOLE_TEXT = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|mathrm|mathbf|mbox)\s*\{[^{}]*\}")
 _ARTICLE = re.compile(r"^(?:the|an?)\s+", re.IGNORECASE)
+_OTHER_CHOICE = re.compile(r"(?:or|and|[,;/&])(?:\\?[A-Za-z]*\{)?\(?[A-J](?![A-Za-z])|\([A-J]\)")
+_SYMBOLIC_GCD = re.compile(r"\\?(?:operatorname\{)?(gcd|lcm)\}?\(([^()]*[A-Za-z][^()]*)\)")
 _CHOICE = re.compile(r"(?:\(([A-J])\)|([A-J])(?:[.:)]|$))")
 _LITERALS = re.compile(r"(?:[\d\s.,+*/^!(){}-]|\\(?:cdot|times|div|frac)(?![A-Za-z]))*")
 _EQUALS = re.compile(r"(?<![<>!\\:])=")
-_COMMAND = re.compile(r"\\(?:begin|end)\{\w*\*?\}|\\(?:text\w*|mbox|math[a-z]+|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+")
+_COMMAND = re.compile(r"\\(?:begin|end)\{\w*\*?\}|\\(?:text\w*|mbox|mathrm|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+")
+_QUANTITY = re.compile(r"^\\text\w*\{\s*([+-]?\d[\d.,/]*) ([A-Za-z][A-Za-z /]*)\}$")
+_JOINT = re.compile(r"(?:\s*,)?\s*\\text\w*\{\s*(?:or|and)\s*\}\s*")
+_ASSIGNMENT = re.compile(r"([A-Za-z]) ?= ?([^=]+)")
 _DECIMAL_COMMA = re.compile(r"-?(?:0,\d{2,}|\d+,(?:\d{2}|\d{4,}))")
 _VARIABLE_TERM = re.compile(r"-?\d+(?:\.\d+)?[A-Za-z]")
 
@@ -27,8 +32,10 @@ def decide(gold: str, answer: str, arithmetic: bool = True) -> tuple[bool, str] 
 
     Unless `arithmetic`, an answer of digits and operators that is not a number by itself is wrong.
     """
-    left, right = _gold(gold), _PREAMBLE.sub("", tidy(answer)).strip()
+    left, right = _gold(gold), _unwrapped(_PREAMBLE.sub("", tidy(answer)).strip())
     decided = _compare(left, right, normalise(left), normalise(right))
+    if "\\approx" in left and "\\approx" in right:  # an approximation that both state is a part of the answer
+        left, right = left.replace("\\approx", "="), right.replace("\\approx", "=")
     questions: list[Pair] = []
     for pair in [] if decided else _sides(left, right):
         decided = _decide_pair(*pair)
@@ -55,7 +62,15 @@ def gold_text(gold: str) -> tuple[str | None, str]:
 
 def _gold(gold: str) -> str:
     """The tidied gold; one that was written with boxes is the list of what they hold."""
-    return tidy(", ".join(all_boxes(gold)) if "\\boxed" in gold else gold)
+    return _unwrapped(tidy(", ".join(all_boxes(gold)) if "\\boxed" in gold else gold))
+
+
+def _unwrapped(text: str) -> str:
+    """The text without a \\text around the whole of a number with its unit; equations that "and" or "or" join, as a list."""
+    if "\\text" not in text:
+        return text
+    text = _QUANTITY.sub(r"\1\\text{ \2}", text)
+    return _JOINT.sub(", ", text) if "=" in text and not re.search(r"[<>]|\\[lg]e", text) else text
 
 
 def _decide_pair(gold: str, answer: str) -> tuple[bool, str] | None:
@@ -71,6 +86,8 @@ def _decide_pair(gold: str, answer: str) -> tuple[bool, str] | None:
         return False, "brackets"
     if restates(gold, answer):
         return False, "restatement"
+    if (same := _same_gcd(left, right)) is not None:
+        return same, "string"
     if takes_back(gold, answer):
         return False, "words"
     if decided := _by_unit(gold, answer, left, right):
@@ -96,7 +113,8 @@ def _in_words(gold: str, answer: str, left: str, right: str) -> tuple[bool, str]
     """A choice of several by its letter, a text by its words; None for what is neither."""
     if choice := _CHOICE.fullmatch(left):
         given = _CHOICE.match(right)
-        return bool(given and set(filter(None, choice.groups())) == set(filter(None, given.groups()))), "choice"
+        same = given and set(filter(None, choice.groups())) == set(filter(None, given.groups()))
+        return bool(same and given and not _OTHER_CHOICE.search(right, given.end())), "choice"
     if _is_text(gold) or (_is_text(answer) and _WORDS.fullmatch(left)):
         return _fold(left) == _fold(right), "text"
     return None
@@ -122,7 +140,7 @@ def _is_text(text: str) -> bool:
     """Whether a tidied text is words: wrapped in \\text, or letters too many for a product of variables."""
     if _WHOLE_TEXT.fullmatch(text):
         return not normalise(text).replace(" ", "").isdigit()
-    return bool(_WORDS.fullmatch(text)) and len(text) > 4
+    return len(text) > 4 and bool(_WORDS.fullmatch(text)) and bool(re.search("[A-Za-z]{3}", text))
 
 
 def _fold(text: str) -> str:
@@ -133,18 +151,32 @@ def _brackets_differ(gold: str, answer: str, left: str, right: str) -> bool:
     """Whether one is a tuple and the other a bare list, or both stand in brackets of other kinds: [1,2) is not (1,2)."""
     if {_bracket(left), _bracket(right)} == {"(", ","}:
         return "=" not in left
-    pairs = [text[:1] + text[-1:] for text in (left, right) if _encloses(text)]
+    pairs = [text[:1] + text[-1:] for text in (left, right) if _encloses(text.removeprefix("\\").replace("\\}", "}"))]
     return len(pairs) == 2 and pairs[0] != pairs[1]
 
 
 def _encloses(text: str) -> bool:
-    """Whether one pair of round or square brackets holds the whole of a text, with a comma between its entries."""
+    """Whether one pair of brackets holds the whole of a text, with a comma between its entries."""
     return (
-        text[:1] in ("(", "[")
-        and text[-1:] in (")", "]")
+        text[:1] in ("(", "[", "{")
+        and text[-1:] in (")", "]", "}")
         and len(_top_level(text)) == 1
         and "," in _top_level(text[1:-1])
     )
+
+
+def _same_gcd(left: str, right: str) -> bool | None:
+    """Whether two texts with a gcd or lcm of symbols are the same but for the order in it; None where one has none.
+
+    Algebra would take the symbols for polynomials, whose gcd is 1 as a rule.
+    """
+    if not (_SYMBOLIC_GCD.search(left) and _SYMBOLIC_GCD.search(right)):
+        return None
+    ours, theirs = (
+        _SYMBOLIC_GCD.sub(lambda gcd: f"{gcd[1]}({','.join(sorted(gcd[2].split(',')))})", text)
+        for text in (left, right)
+    )
+    return ours == theirs
 
 
 def _other_case(left: str, right: str) -> bool:
@@ -201,6 +233,8 @@ def _has_name(text: str) -> bool:
 
 def _sides(gold: str, answer: str) -> list[Pair]:
     """The pairs to compare: equations with the same left side by their right sides, a chain by each of its parts."""
+    if _encloses(gold) and "=" in answer:
+        answer = _as_tuple(answer) or answer
     golds, answers = _parts(gold), _parts(answer)
     if len(golds) == 2 and (normalise(golds[0]) == normalise(answers[0]) or (len(answers) == 1 and _is_name(golds[0]))):
         golds, answers = golds[1:], answers[1:] or answers
@@ -209,6 +243,28 @@ def _sides(gold: str, answer: str) -> list[Pair]:
     if _has_name(answers[0]):
         answers = answers[1:]
     return [(golds[0], part) for part in answers]
+
+
+def _as_tuple(text: str) -> str | None:
+    """(1,2) for x=1, y=2: the values of different letters in the order of the alphabet; None for anything else."""
+    values: dict[str, str] = {}
+    for part in _entries(text):
+        match = _ASSIGNMENT.fullmatch(part.strip())
+        if not match or match[1] in values:
+            return None
+        values[match[1]] = match[2]
+    return f"({','.join(values[name] for name in sorted(values))})" if len(values) > 1 else None
+
+
+def _entries(text: str) -> list[str]:
+    """The parts between the commas that stand outside all brackets."""
+    entries, depth, start = [], 0, 0
+    for i, char in enumerate(text):
+        depth += (char in "([{") - (char in ")]}")
+        if char == "," and depth == 0:
+            entries.append(text[start:i])
+            start = i + 1
+    return [*entries, text[start:]]
 
 
 def _is_name(text: str) -> bool:

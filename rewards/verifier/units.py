@@ -11,7 +11,7 @@ _GROUP = r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|mathrm|mathbf|mathit|mbox)\s*\
 _POWER = r"(?:\s*\^\s*(?:-?\d|\{\s*-?\d\s*\}|\\circ|\{\\circ\}))?"
 _LENGTH = r"(?:[kcmdnμ]?m|in|ft|yd|mi)\s*\^\s*(?:[23]|\{\s*[23]\s*\})"
 _TAIL = re.compile(
-    rf"\s*(?P<unit>{_GROUP}{_POWER}(?:(?:[\s/~]|\\cdot|\\times)*{_GROUP}{_POWER})*"
+    rf"\s*(?P<unit>{_GROUP}{_POWER}(?:(?:[\s/~]|\\cdot|\\times)*{_GROUP}{_POWER})*|\\frac\{{{_GROUP}\}}\{{{_GROUP}{_POWER}\}}"
     rf"|(?<=[\d}}. )])(?:{_LENGTH}|(?<= )[A-Za-z]{{3,}}(?: [A-Za-z]+)*))$"
 )
 _NAME = re.compile(r"\\(?:text\w*|math\w+|mbox)\s*\{([^{}]*)\}")
@@ -24,7 +24,8 @@ _TAKES_BACK = re.compile(
 )
 _CONJUNCTION = re.compile(r"\b(?:or|and|plus|minus|times)\b", re.IGNORECASE)
 _WORDS = re.compile(rf"{_GROUP}|(?<![A-Za-z\\])[A-Za-z]{{2,}}(?:['’ ][A-Za-z]+)*")
-_BASED = re.compile(r"(-?[0-9A-Fa-f]+(?:\.[0-9A-Fa-f]+)?)_(?:\{(?:\\text\{)?(\w+)\}?\}|(\w))")
+_NUMERAL = r"(-?\d[0-9A-F]*(?:\.[0-9A-F]+)?)"
+_BASED = re.compile(rf"{_NUMERAL}_(?:\{{\s*(\d+|[a-z]{{3,}})\s*\}}|(\d))")
 _POWERS = {"square": "^2", "sq": "^2", "squared": "^2", "cubic": "^3", "cu": "^3"}
 _SYMBOLS = {
     name: symbol
@@ -65,10 +66,10 @@ def _words(unit: str) -> set[str]:
             power = _POWERS[word]
             continue
         word = _SYMBOLS.get(word) or _SYMBOLS.get(word.removesuffix("s")) or word.removesuffix("s")
-        if word != "unit" or power:
+        if word != "unit" or power or exponent:
             found.add(word + ((exponent and f"^{exponent}") or power).replace("^1", ""))
         power = ""
-    return {word for word in found if not word.startswith("unit")}
+    return found
 
 
 def magnitudes(text: str) -> set[str]:
@@ -88,14 +89,12 @@ def same_numeral(gold: str, answer: str) -> bool | None:
     The base is notation, as a unit is: where one side leaves it out, the digits decide; where both give it, it counts.
     """
     left, right = _BASED.fullmatch(gold), _BASED.fullmatch(answer)
+    if left and right:
+        return left[1] == right[1] and (left[2] or left[3]) == (right[2] or right[3])
     if not left and not right:
         return None
-    if left and right:
-        return left[1].casefold() == right[1].casefold() and (left[2] or left[3]) == (right[2] or right[3])
     based, plain = (left, answer) if left else (right, gold)
-    if not based or not re.fullmatch(r"-?[0-9A-Fa-f]+(?:\.[0-9A-Fa-f]+)?", plain):
-        return None
-    return based[1].casefold() == plain.casefold()
+    return based[1] == plain if based and re.fullmatch(_NUMERAL, plain) else None
 
 
 def same_percentage(gold: str, answer: str) -> bool | None:
