@@ -79,6 +79,13 @@ def evaluate(arguments: list[str]) -> int:
     return main(arguments)
 
 
+def verify(arguments: list[str]) -> int:
+    """verdicts on the responses of a file, against its labels: FILE [gold=COLUMN response=COLUMN label=COLUMN --out FILE]"""
+    from benchmarks.verify_file import main
+
+    return main(arguments)
+
+
 def sweep(arguments: list[str]) -> int:
     """several runs and their front: [FILE.yaml] [--out DIR] [--jobs N] (default: the embedded benchmark)"""
     from benchmarks.sweep import main
@@ -110,6 +117,7 @@ def methods(arguments: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "eval": evaluate,
+    "verify": verify,
     "sweep": sweep,
     "pareto": pareto,
     "check": check,

@@ -65,7 +65,7 @@ def load_evaluate_config(arguments: Sequence[str]) -> EvaluateConfig:
     Where the model is a run's, prompt, held-out data, temperature, engine and, of its last step, cap and budget told are the
     run's unless they are given.
     """
-    pairs = [parse_override(a) for a in _as_pairs(arguments)]
+    pairs = [parse_override(a) for a in as_pairs(arguments)]
     model = next((str(value) for keys, value in reversed(pairs) if keys == ["model"]), None)
     values = _defaults(model)
     for keys, value in pairs:
@@ -74,7 +74,8 @@ def load_evaluate_config(arguments: Sequence[str]) -> EvaluateConfig:
     return resolve(EvaluateConfig, values, "taut eval")
 
 
-def _as_pairs(arguments: Sequence[str]) -> list[str]:
+def as_pairs(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--key value` and `--key=value` as key=value. Raises TautError where the value is missing."""
     pairs, rest = [], list(arguments)
     while rest:
         argument = rest.pop(0)
