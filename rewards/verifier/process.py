@@ -164,6 +164,7 @@ class Worker:
         self.pid: int | None = None
         self.served = 0
         self._channel: Channel | None = None
+        self._spare: tuple[Channel, int] | None = None  # ready to take over
 
     def ask(self, request: dict[str, Any]) -> Reply:
         """The worker's reply. What killed a fresh process is recorded; a used one may have died of something else, so the
@@ -212,14 +213,21 @@ class Worker:
         """The reply within the deadline; later only where the machine, not the question, was at fault."""
         assert self._channel
         start, processor = time.monotonic(), self._processor_seconds()
+        try:
+            return self._channel.receive(seconds / 2)
+        except TimeoutError:
+            with contextlib.suppress(TautError):  # told when the process is needed
+                self._spare = self._spare or self._ready()
+        left = seconds - (time.monotonic() - start)
         while True:
             try:
-                return self._channel.receive(seconds)
+                return self._channel.receive(max(left, 0.0))
             except TimeoutError:
                 # a judge may be waiting for something, which looks the same from here
                 starved = self._processor_seconds() - processor < STARVED * seconds and not self.limits.judge
                 if not starved or time.monotonic() - start > (PATIENCE - 1) * seconds:
                     raise
+                left = seconds
 
     def _processor_seconds(self) -> float:
         try:
@@ -229,15 +237,20 @@ class Worker:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _fork(self) -> None:
-        self._channel, self.pid = self.server.fork()
-        self.served = 0
+        self._channel, self.pid = self._spare or self._ready()
+        self._spare, self.served = None, 0
+
+    def _ready(self) -> tuple[Channel, int]:
+        """A new process that waits for its first question."""
+        channel, pid = self.server.fork()
         try:
-            error = self._channel.receive(START_DEADLINE_S).get("error")
+            error = channel.receive(START_DEADLINE_S).get("error")
         except (TimeoutError, EOFError) as failed:
             error = f"{type(failed).__name__}: {failed}"
         if not error:
-            return
-        self.stop()
+            return channel, pid
+        channel.close()
+        self.server.reap(pid)
         if self.server.closed:
             raise Closed("verifier: it was closed while this verdict was under way")
         judge, gib = self.limits.judge, self.limits.memory_gib
