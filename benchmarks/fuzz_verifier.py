@@ -1,0 +1,180 @@
+"""Fuzzing of the verifier: generated inputs, and whether any hangs, crashes, is paid for wrongly, runs code or leaks.
+
+    python -m benchmarks.fuzz_verifier [--inputs 10000] [--seed 0] [--only I]
+
+Input I of a seed is the same in every run (`benchmarks/fuzz_inputs.py`); --only shows one and its verdict. A violation is an
+exception, a verdict that took longer than the deadline and a second, a verdict that cannot be right by how the input was
+made, a file that a Python payload made, or, at the end, a process, thread or file left open or memory kept. Exit code 1 on
+any. The deadline is held by the wall clock here, so that other jobs on the machine can make a verdict late.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import gc
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.fuzz_inputs import KINDS, WRAPPED, Generator, Input
+from benchmarks.tables import table
+from rewards.batch import Verdict
+from rewards.verifier import Judgement, Verifier, process
+
+CASES = Path(__file__).resolve().parent.parent / "tests" / "data" / "verifier_cases.jsonl"
+KEPT_MIB = 64  # more resident memory than at the start is a leak
+STUCK_S = 120.0  # this process itself holds on to one input: its stack is printed and it ends
+
+
+@dataclass
+class Found:
+    """Counts by kind and verdict, seconds by kind, the slowest inputs, and what must not be, a line each."""
+
+    verdicts: dict[str, Counter[str]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    slowest: list[tuple[float, int, str, str]] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+    memory: list[str] = field(default_factory=list)
+
+    def add(self, i: int, item: Input, judgement: Judgement, took: float, limit_s: float) -> None:
+        """One more verdict, held against what is known of its input."""
+        name = Verdict(judgement.verdict).name.lower()
+        self.verdicts.setdefault(item.kind, Counter())[name] += 1
+        self.seconds[item.kind] = max(self.seconds.get(item.kind, 0.0), took)
+        self.slowest = sorted([*self.slowest, (took, i, item.kind, judgement.reason)], reverse=True)[:10]
+        right = judgement.verdict is Verdict.CORRECT
+        if (item.expected == "wrong" and right) or (item.expected == "right" and not right):
+            self.violate(i, item, f"{name} ({judgement.reason}), must be {item.expected}")
+        if took > limit_s:
+            self.violate(i, item, f"took {took:.1f} s ({judgement.reason})")
+
+    def violate(self, i: int, item: Input, what: str) -> None:
+        """Something that must not be."""
+        gold, response = (repr(x) if len(repr(x)) < 120 else f"{repr(x)[:117]}..." for x in (item.gold, item.response))
+        self.violations.append(f"input {i} ({item.kind}, {item.mode}): {what}: gold {gold}, response {response}")
+
+
+def verifiers(deadline_s: float) -> dict[str, Verifier]:
+    """One for each extraction."""
+    return {mode: Verifier(timeout_s=deadline_s, extraction=mode) for mode in WRAPPED}  # type: ignore[arg-type]
+
+
+def ask(verifier: Verifier, item: Input) -> Judgement:
+    """The verdict on the input."""
+    return verifier.verify(item.gold, item.response, item.finish_reason, item.thinking_open)
+
+
+def fuzz(inputs: int, seed: int, deadline_s: float, say: Callable[[str], None] = lambda line: None) -> Found:
+    """Judge inputs 0 to `inputs` - 1 of the seed, one after the other."""
+    found = Found()
+    process.STARVED = 0.0  # no more time for a process that lacks a core: the longest verdict is measured
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "executed"
+        generate = Generator(seed, CASES, target)
+        judges = verifiers(deadline_s)
+        for mode, judge in judges.items():
+            judge.verify("x", WRAPPED[mode].replace("%s", "2x-y"))  # starts the processes
+        before = usage(judges)
+        began = time.monotonic()
+        for i in range(inputs):
+            item = generate(i)
+            faulthandler.dump_traceback_later(STUCK_S, exit=True)
+            start = time.perf_counter()
+            try:
+                judgement = ask(judges[item.mode], item)
+                found.add(i, item, judgement, time.perf_counter() - start, deadline_s + 1)
+            except Exception as error:  # a crash is what is looked for
+                found.verdicts.setdefault(item.kind, Counter())["crash"] += 1
+                found.violate(i, item, f"raised {type(error).__name__}: {error}")
+            if item.kind == "payload" and target.exists():
+                found.violate(i, item, "was executed")
+                target.unlink()
+            if (i + 1) % 500 == 0:
+                say(
+                    f"{i + 1:,} of {inputs:,} inputs in {time.monotonic() - began:,.0f} s, {len(found.violations)} violations"
+                )
+        faulthandler.cancel_dump_traceback_later()
+        _leaks(found, before, usage(judges), judges)
+    return found
+
+
+def usage(judges: dict[str, Verifier]) -> dict[str, float]:
+    """Resident MiB of this process and of the largest worker, threads and open files of this one."""
+    gc.collect()
+    workers = [_resident_mib(pid) for judge in judges.values() for pid in judge.pids()]
+    return {
+        "MiB here": _resident_mib(os.getpid()), "MiB largest worker": max(workers, default=0.0),
+        "threads": threading.active_count(), "open files": len(os.listdir("/proc/self/fd")),
+    }  # fmt: skip
+
+
+def _resident_mib(pid: int) -> float:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except OSError:  # it has just been replaced
+        return 0.0
+
+
+def _leaks(found: Found, before: dict[str, float], after: dict[str, float], judges: dict[str, Verifier]) -> None:
+    """Ends the verifiers and adds what they leave behind; memory before, after, and once they are closed."""
+    pids = [pid for judge in judges.values() for pid in judge.pids()]
+    for judge in judges.values():
+        judge.close()
+    deadline = time.monotonic() + 10
+    while (left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    closed = usage({})
+    for name in before:
+        found.memory.append(f"{name}: {before[name]:.0f} before, {after[name]:.0f} after, {closed[name]:.0f} closed")
+    if left:
+        found.violations.append(f"processes left: {left}")
+    for name in ("MiB here", "MiB largest worker"):
+        if after[name] > before[name] + KEPT_MIB:
+            found.violations.append(f"{name}: {before[name]:.0f} before, {after[name]:.0f} after")
+    for name in ("threads", "open files"):
+        if closed[name] > before[name]:
+            found.violations.append(f"{name}: {before[name]:.0f} before, {closed[name]:.0f} once closed")
+
+
+def report(found: Found) -> str:
+    """Counts by kind, the slowest, memory and violations, as text."""
+    names = [*(verdict.name.lower() for verdict in sorted(Verdict, reverse=True)), "crash"]
+    rows = [["kind", "inputs", *names, "slowest, s"]]
+    for kind in KINDS:
+        count = found.verdicts.get(kind, Counter())
+        seconds = f"{found.seconds.get(kind, 0.0):.2f}"
+        rows.append([kind, str(count.total()), *(str(count[name]) for name in names), seconds])
+    slowest = [f"{took:.2f} s: input {i} ({kind}): {reason}" for took, i, kind, reason in found.slowest]
+    violations = found.violations or ["no violation"]
+    return "\n".join([table(rows), "", *slowest, "", *found.memory, "", *violations])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.fuzz_verifier", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--inputs", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--deadline", type=float, default=2.0, metavar="S", help="of a comparison (default 2)")
+    parser.add_argument("--only", type=int, metavar="I", help="show input I and its verdict")
+    options = parser.parse_args(argv)
+    if options.only is not None:
+        item = Generator(options.seed, CASES, Path("executed"))(options.only)
+        with Verifier(timeout_s=options.deadline, extraction=item.mode) as verifier:  # type: ignore[arg-type]
+            print(repr(item)[:20_000], ask(verifier, item)._replace(answer=""), sep="\n")
+        return 0
+    found = fuzz(options.inputs, options.seed, options.deadline, lambda line: print(line, file=sys.stderr, flush=True))
+    print(report(found))
+    return 1 if found.violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
