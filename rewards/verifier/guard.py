@@ -84,5 +84,8 @@ def _value(match: re.Match[str], digits: list[float]) -> str:
         digits.append(power * math.log10(max(int(base[:MAX_DIGITS]), 1)))
         return str(int(base) ** power) if digits[-1] < 6 else "1000000"
     n, k = (int(part[:9]) for part in binomial if part)
+    if min(n, k) > MAX_VALUE_DIGITS:  # 10^6 may stand for any large value
+        digits.append(math.inf)
+        return "1000000"
     digits.append(max(0.0, math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(max(n - k, 0) + 1)) / math.log(10))
     return str(math.comb(n, k)) if digits[-1] < 6 and n < MAX_VALUE_DIGITS else "1000000"

@@ -80,6 +80,8 @@ def _decide_pair(gold: str, answer: str) -> tuple[bool, str] | None:
         return decided
     if not right:
         return False, "no answer"
+    if why := too_heavy(answer, gold):
+        return False, why
     if (same := same_numeral(left, right)) is not None:
         return same, "base"
     if _brackets_differ(gold, answer, left, right):
@@ -94,8 +96,6 @@ def _decide_pair(gold: str, answer: str) -> tuple[bool, str] | None:
         return decided
     if _other_case(left, right):
         return False, "case"
-    if why := too_heavy(answer, gold):
-        return False, why
     return None
 
 
