@@ -16,41 +16,16 @@ from typing import Any, Literal
 Random = random.Random
 Expected = Literal["wrong", "right", ""]
 WRAPPED = {"boxed": r"so \boxed{%s}.", "answer_tag": "so <answer>%s</answer>", "hash": "so\n#### %s", "free": "%s"}
-BAD = [
-    "\x00",
-    "\ud800",
-    "\udfff",
-    "\u200b",
-    "\u202e",
-    "\ufeff",
-    "\x1b[2J",
-    "\r",
-    "\x0b",
-    "🤖",
-    "\U0010ffff",
-    "\u0301",
-    "½",
-    "⁄",
-]
-DIGITS = [
-    "０１２３４５６７８９",
-    "٠١٢٣٤٥٦٧٨٩",
-    "०१२३४५६७८९",
-    "𝟘𝟙𝟚𝟛𝟜𝟝𝟞𝟟𝟠𝟡",
-    "⁰¹²³⁴⁵⁶⁷⁸⁹",
-    "₀₁₂₃₄₅₆₇₈₉",
-    "⓪①②③④⑤⑥⑦⑧⑨",
+BAD = ["\x1b[2J", *"\x00\ud800\udfff\u200b\u202e\ufeff\r\x0b🤖\U0010ffff\u0301½⁄"]
+DIGITS = [  # of other scripts and shapes
+    "０１２３４５６７８９", "٠١٢٣٤٥٦٧٨٩", "०१२३४५६७८९", "𝟘𝟙𝟚𝟛𝟜𝟝𝟞𝟟𝟠𝟡", "⁰¹²³⁴⁵⁶⁷⁸⁹", "₀₁₂₃₄₅₆₇₈₉", "⓪①②③④⑤⑥⑦⑧⑨",
     "〇一二三四五六七八九",
-]
+]  # fmt: skip
 TOKENS = [
-    r"\frac", r"\frac{1}{", r"\sqrt", "^", "^{", "_", "{", "}", "(", ")", "[", "]", "$", "$$", r"\\", "\\", "%",
-    r"\%", "&", "#",
-    "=", "<", r"\le", ",", ";", ":", "!", "!!", "|", "~", r"\boxed{", r"\text{", r"\left(", r"\right)",
-    r"\begin{pmatrix}", "1e9",
-    r"\end{pmatrix}", r"\infty", r"\pi", "i", "e", r"\int", r"\sum", r"\lim_{x\to0}", r"\binom", "mod", r"\pm",
-    r"\cup", "</think>",
-    "<think>", r"\operatorname{", r"\overline{", r"\log_", r"\sin", "**", "//", "nan", "inf", "0/0", "1/0", " or ",
-    " and ",
+    *"^_{}()[]$%&#=<,;:!|~\\ie", "^{", "$$", r"\\", r"\%", "!!", "**", "//", "1e9", "nan", "inf", "0/0", "1/0", "mod",
+    r"\frac", r"\frac{1}{", r"\sqrt", r"\le", r"\infty", r"\pi", r"\pm", r"\cup", r"\int", r"\sum", r"\lim_{x\to0}",
+    r"\binom", r"\log_", r"\sin", r"\boxed{", r"\text{", r"\operatorname{", r"\overline{", r"\left(", r"\right)",
+    r"\begin{pmatrix}", r"\end{pmatrix}", "<think>", "</think>", " or ", " and ",
 ]  # fmt: skip
 WORDS = ["ellipse", "monday", "convex", "even", "undefined", "silent", "triangle"]
 
@@ -144,23 +119,19 @@ def _pair(rng: Random) -> tuple[str, str]:
     letter = rng.choice("abcdfghkmnpqrstuvwxyz")
     a, b = rng.sample(range(1, 1000), 2)
     (word, other), (choice, wrong) = rng.sample(WORDS, 2), rng.sample("ABCDE", 2)
-    return rng.choice(
-        [
-            (n, m), (n, f"-{n}"), (f"-{n}", n), (f"{n}.{few}1", f"{m}.{few}1"), (f"0.{n}1", f"0.{m}1"),
-            (rf"\frac{{{n}}}{{{few}}}", rf"\frac{{{m}}}{{{few}}}"), (f"{n}/{few}", rf"-\frac{{{n}}}{{{few}}}"),
-            (rf"\sqrt{{{n}}}", rf"\sqrt{{{m}}}"), (rf"{n}\pi", rf"{m}\pi"), (f"{few}^{{{n[:3]}}}",
-            f"{few}^{{{n[:3]}1}}"),
-            (f"({a}, {b})", f"({b}, {a})"), (f"({a},{b},{n})", f"({a},{b},{m})"), (f"[{a},{a + b}]", f"({a},{a + b}]"),
-            (rf"\{{{a},{b}\}}", rf"\{{{a},{a + b}\}}"), (f"{a},{b}", f"{a},{b + 1}"), (f"{n}{letter}", f"{m}{letter}"),
-            (f"{few}{letter}+{a}", f"{few}{letter.upper()}+{a}"), (letter, letter.upper()),
-            (f"{letter}^2+{few}{letter}", f"{letter}^2-{few}{letter}"), (rf"x \le {a}", rf"x \ge {a}"), (f"x={a}",
-            f"x={b}"),
-            (rf"\begin{{pmatrix}}{a}\\{b}\end{{pmatrix}}", rf"\begin{{pmatrix}}{b}\\{a}\end{{pmatrix}}"),
-            (f"{a}+{b}i", f"{a}-{b}i"), (rf"\log {a}", rf"\log {b}"), (rf"\sin({few}x)", rf"\cos({few}x)"),
-            (n, f"{n} = {m}"), (n, f"{n} or {m}"), (n, f"{n},{m}"), (n, rf"\pm {n}"), (n, rf"{m}\text{{ (not {n})}}"),
-            (word, other), (choice, wrong),
-        ]
-    )  # fmt: skip
+    return rng.choice([
+        (n, m), (n, f"-{n}"), (f"-{n}", n), (f"{n}.{few}1", f"{m}.{few}1"), (f"0.{n}1", f"0.{m}1"),
+        (rf"\frac{{{n}}}{{{few}}}", rf"\frac{{{m}}}{{{few}}}"), (f"{n}/{few}", rf"-\frac{{{n}}}{{{few}}}"),
+        (rf"\sqrt{{{n}}}", rf"\sqrt{{{m}}}"), (rf"{n}\pi", rf"{m}\pi"), (rf"\log {a}", rf"\log {b}"),
+        (f"{few}^{{{n[:3]}}}", f"{few}^{{{n[:3]}1}}"), (f"{a}+{b}i", f"{a}-{b}i"),
+        (f"({a}, {b})", f"({b}, {a})"), (f"({a},{b},{n})", f"({a},{b},{m})"), (f"[{a},{a + b}]", f"({a},{a + b}]"),
+        (rf"\{{{a},{b}\}}", rf"\{{{a},{a + b}\}}"), (f"{a},{b}", f"{a},{b + 1}"),
+        (rf"\begin{{pmatrix}}{a}\\{b}\end{{pmatrix}}", rf"\begin{{pmatrix}}{b}\\{a}\end{{pmatrix}}"),
+        (f"{n}{letter}", f"{m}{letter}"), (letter, letter.upper()), (f"{few}{letter}+{a}", f"{few}{letter.upper()}+{a}"),
+        (f"{letter}^2+{few}{letter}", f"{letter}^2-{few}{letter}"), (rf"\sin({few}x)", rf"\cos({few}x)"),
+        (rf"x \le {a}", rf"x \ge {a}"), (f"x={a}", f"x={b}"), (n, f"{n} = {m}"), (n, f"{n} or {m}"), (n, f"{n},{m}"),
+        (n, rf"\pm {n}"), (n, rf"{m}\text{{ (not {n})}}"), (word, other), (choice, wrong),
+    ])  # fmt: skip
 
 
 def near_miss(g: Generator, rng: Random, kind: str) -> Input:
@@ -178,28 +149,23 @@ def control(g: Generator, rng: Random, kind: str) -> Input:
     n, few = _digits(rng), rng.randint(2, 50)
     k = rng.randint(2, 9)
     a, b = rng.sample(range(1, 1000), 2)
-    gold, answer = rng.choice(
-        [
-            (n, n), (n, f"{int(n):,}"), (n, f"{n}.0"), (n, f"${n}$"), (f"{n}/{few}",
-            rf"\dfrac{{{int(n) * k}}}{{{few * k}}}"),
-            (f"({a},{b})", rf"\left( {a}, {b} \right)"), (rf"\{{{a},{b}\}}", rf"\{{{b},{a}\}}"), ("x",
-            f"{k + 1}x-{k}x"),
-            (f"{few}x+{a}", f"{a}+{few}x"), (rf"\sqrt{{{few * k * k}}}", rf"{k}\sqrt{{{few}}}"), (f"x^2-{k * k}",
-            f"(x-{k})(x+{k})"),
-        ]
-    )  # fmt: skip
+    gold, answer = rng.choice([
+        (n, n), (n, f"{int(n):,}"), (n, f"{n}.0"), (n, f"${n}$"),
+        (f"{n}/{few}", rf"\dfrac{{{int(n) * k}}}{{{few * k}}}"), (rf"\sqrt{{{few * k * k}}}", rf"{k}\sqrt{{{few}}}"),
+        (f"({a},{b})", rf"\left( {a}, {b} \right)"), (rf"\{{{a},{b}\}}", rf"\{{{b},{a}\}}"),
+        ("x", f"{k + 1}x-{k}x"), (f"{few}x+{a}", f"{a}+{few}x"), (f"x^2-{k * k}", f"(x-{k})(x+{k})"),
+    ])  # fmt: skip
     return Input(kind, gold, rf"so $\boxed{{{answer}}}$.", "right")
 
 
 def nested(g: Generator, rng: Random, kind: str) -> Input:
     """Brackets, fractions, roots, exponents, boxes, ten to fifty thousand deep; some do not close."""
     depth = rng.choice([10, 29, 31, 100, 1000, 20_000, 50_000])
-    opening, closing = rng.choice(
-        [("(", ")"), ("{", "}"), ("[", "]"), (r"\frac{1}{1+", "}"), (r"\sqrt{", "}"), ("x^{", "}"), (r"\left(",
-        r"\right)"), ("-", ""),
-         (r"\boxed{", "}"), (r"\text{", "}"), (r"\{", r"\}"), ("|", "|"), ("<think>", "</think>"),
-         (r"\begin{pmatrix}", r"\end{pmatrix}")]
-    )  # fmt: skip
+    opening, closing = rng.choice([
+        ("(", ")"), ("{", "}"), ("[", "]"), (r"\{", r"\}"), ("|", "|"), ("-", ""), ("x^{", "}"), (r"\sqrt{", "}"),
+        (r"\frac{1}{1+", "}"), (r"\left(", r"\right)"), (r"\text{", "}"), (r"\boxed{", "}"), ("<think>", "</think>"),
+        (r"\begin{pmatrix}", r"\end{pmatrix}"),
+    ])  # fmt: skip
     text = opening * depth + "7" + closing * (depth - rng.choice([0, 0, 0, 1, depth]))
     return answered(rng, kind, "5", text, "wrong")
 
@@ -209,12 +175,10 @@ def tower(g: Generator, rng: Random, kind: str) -> Input:
     base = [rng.choice(["9", "10", "2", "(1+9)", "(5!)", "0.5", "e", "x", "99999"]) for _ in range(rng.randint(2, 6))]
     braces = "^{".join(base) + "}" * (len(base) - 1)
     text = rng.choice([
-        braces, "**".join(base), "^".join(base),
-        f"{rng.randint(7, 10**9)}!", rng.choice("3579") + "!" * rng.randint(1, 30),
-        f"(({rng.randint(4, 9)}!)!)!", rf"\frac{{{braces}}}{{3}}", rf"{braces} \bmod 7", rf"\sqrt{{{braces}}}",
-        f"{braces}-{braces}",
-        rf"\log({braces})", f"1e{rng.randint(3, 10**9)}", rf"\sin({braces})", f"2^{{{rng.randint(10, 10**6)}}}",
-        "(1+9)^{(10+1)^{10}}",
+        braces, "**".join(base), "^".join(base), f"{braces}-{braces}", rf"\frac{{{braces}}}{{3}}", rf"{braces} \bmod 7",
+        rf"\sqrt{{{braces}}}", rf"\log({braces})", rf"\sin({braces})", "(1+9)^{(10+1)^{10}}",
+        f"2^{{{rng.randint(10, 10**6)}}}", f"1e{rng.randint(3, 10**9)}", f"{rng.randint(7, 10**9)}!",
+        rng.choice("3579") + "!" * rng.randint(1, 30), f"(({rng.randint(4, 9)}!)!)!",
     ])  # fmt: skip
     gold = rng.choice(["5", "5", "5", r"\sqrt{5}", text, braces])
     return answered(rng, kind, gold, text)
@@ -225,9 +189,10 @@ def flood(g: Generator, rng: Random, kind: str) -> Input:
     size = rng.choice([100, 999, 1001, 5000, 100_000, 1_000_000])
     digit = rng.choice("123456789")
     number = digit * size
-    text = rng.choice([number, f"0.{number}", f"{number}/{digit}", f"{number}.{number}", f"1e{digit * 9}",
+    text = rng.choice([
+        number, f"-{number}", f"{number}x", f"0.{number}", f"{number}.{number}", f"{number}/{digit}", f"1e{digit * 9}",
         f"{digit}{',000' * (size // 4)}",
-                       f"-{number}", f"{number}x"])  # fmt: skip
+    ])  # fmt: skip
     gold = rng.choice(["5", digit * (size - 1), "0.5", "x"])
     return answered(rng, kind, gold, text, "wrong")
 
@@ -237,14 +202,12 @@ def operation(g: Generator, rng: Random, kind: str) -> Input:
     n = rng.choice([10, 100, 10**6, 10**9, 10**12])
     k = n // 2
     text = rng.choice([
-        rf"\sum_{{k=1}}^{{{n}}} k", rf"\prod_{{k=1}}^{{{n}}} \frac{{k}}{{k+1}}", rf"\binom{{{n}}}{{{k}}}",
-        rf"\dbinom{{{n}}}{{{k}}}",
-        rf"\int_0^{{{n}}} x^{{x}} \, dx", rf"\lim_{{x\to\infty}} \frac{{x^{{{n}}}}}{{e^x}}", rf"\gcd({n}, {k})",
-        rf"\frac{{d}}{{dx}} x^{{{n}}}",
-        rf"\sum_{{i=1}}^{{{n}}}\sum_{{j=1}}^{{{n}}} \frac{{1}}{{i+j}}", rf"{n} \choose {k}",
-        rf"\operatorname{{lcm}}(1,2,{n})", rf"\zeta({n})",
-        rf"\int \frac{{\sin(x^{{{n}}})}}{{x}} dx", rf"\det \begin{{pmatrix}} {n} & 1 \\ 1 & {n} \end{{pmatrix}}",
-        rf"\phi({n}7)", rf"{n}7 \bmod 3",
+        rf"\sum_{{k=1}}^{{{n}}} k", rf"\sum_{{i=1}}^{{{n}}}\sum_{{j=1}}^{{{n}}} \frac{{1}}{{i+j}}",
+        rf"\prod_{{k=1}}^{{{n}}} \frac{{k}}{{k+1}}", rf"\int_0^{{{n}}} x^{{x}} \, dx",
+        rf"\int \frac{{\sin(x^{{{n}}})}}{{x}} dx", rf"\frac{{d}}{{dx}} x^{{{n}}}",
+        rf"\lim_{{x\to\infty}} \frac{{x^{{{n}}}}}{{e^x}}", rf"\binom{{{n}}}{{{k}}}", rf"\dbinom{{{n}}}{{{k}}}",
+        rf"{n} \choose {k}", rf"\gcd({n}, {k})", rf"\operatorname{{lcm}}(1,2,{n})", rf"\zeta({n})", rf"\phi({n}7)",
+        rf"{n}7 \bmod 3", rf"\det \begin{{pmatrix}} {n} & 1 \\ 1 & {n} \end{{pmatrix}}",
     ])  # fmt: skip
     return answered(rng, kind, rng.choice(["5050", "1", "-2", r"\frac{1}{3}", text]), text)
 
@@ -252,17 +215,13 @@ def operation(g: Generator, rng: Random, kind: str) -> Input:
 def payload(g: Generator, rng: Random, kind: str) -> Input:
     """Python that would make a file if anything evaluated it."""
     command = f"touch {g.target}"
+    call = f"__import__('os').system('{command}')"
     code = rng.choice([
-        f"__import__('os').system('{command}')", f"exec(\"__import__('os').system('{command}')\")",
-        f"eval('__import__(\"os\").system(\"{command}\")')",
-        f"open('{g.target}','w').write('x')", f"(lambda: __import__('os').system('{command}'))()",
-        f"[].__class__.__base__.__subclasses__() or '{command}'",
-        f"__import__('subprocess').run(['touch','{g.target}'])", f"sympify(\"__import__('os').system('{command}')\")",
-        f"$({command})", f"`{command}`",
-        f"x=__import__('os').system('{command}')", f"\\operatorname{{__import__('os').system('{command}')}}",
-        f"; {command} ;", f"{{{{7*7}}}} {command}",
+        call, f"(lambda: {call})()", f"x={call}", f"1 if {call} else 5", f'exec("{call}")', f'sympify("{call}")',
+        f"eval('__import__(\"os\").system(\"{command}\")')", f"open('{g.target}','w').write('x')",
+        f"__import__('subprocess').run(['touch','{g.target}'])", f"[].__class__.__base__.__subclasses__() or {call}",
+        f"\\operatorname{{{call}}}", f"{{{{{call}}}}}", f"$({command})", f"`{command}`", f"; {command} ;",
         f"\\input{{|{command}}}", f"\\write18{{{command}}}", f"!!python/object/apply:os.system ['{command}']",
-        f"1 if __import__('os').system('{command}') else 5",
     ])  # fmt: skip
     wrapped = rng.choice(["%s", "$%s$", r"\text{%s}", "(%s)", "5+%s", "%s=5", r"\frac{1}{%s}"]).replace("%s", code)
     if rng.random() < 0.15:
@@ -314,10 +273,10 @@ def not_text(g: Generator, rng: Random, kind: str) -> Input:
 def megabyte(g: Generator, rng: Random, kind: str) -> Input:
     """A megabyte in one box, or of boxes, spaces, words, braces, thinking."""
     size = 1 << 20
-    unit = rng.choice(["x", "1+", "{}", "()", r"\boxed{", r"\boxed{7}", " ", "$", r"\frac{1}{2}+", "word ",
-        "\\", "<think>", "####", "<answer>",
-                       "\n", "7,", "%", r"\text{ m}", "=", "answer: ", "^", "_", "٣", "½",
-                       "The answer is 7. "])  # fmt: skip
+    unit = rng.choice([
+        "x", "1+", "7,", "=", "%", "^", "_", "$", " ", "\n", "\\", "{}", "()", "٣", "½", "word ", "answer: ", "####", "<think>",
+        "<answer>", r"\boxed{", r"\boxed{7}", r"\frac{1}{2}+", r"\text{ m}", "The answer is 7. ",
+    ])  # fmt: skip
     text = unit * (size // len(unit))
     form = rng.choice([r"\boxed{%s}", "%s", r"\boxed{7} %s", r"%s\boxed{7}", r"\boxed{%s", "<answer>%s</answer>"])
     return Input(kind, "5", form.replace("%s", text), "wrong", rng.choice(list(WRAPPED)))
@@ -328,10 +287,9 @@ def thinking(g: Generator, rng: Random, kind: str) -> Input:
     n = _digits(rng, 4)
     box = rf"\boxed{{{n}}}"
     text, opened, reason = rng.choice([
-        (f"<think> {box}", False, "stop"), (f"hm </think> ok <think> so {box}", False, "stop"), (f"so {box}", True,
-        "stop"), (f"so {box}", False, "length"),
-        (f"<think>{box}</think>", False, "stop"), (f"{box}</think> it is clear", True, "stop"),
-        (f"</think> {box}", False, "length"),
+        (f"so {box}", False, "length"), (f"</think> {box}", False, "length"), (f"so {box}", True, "stop"),
+        (f"{box}</think> it is clear", True, "stop"), (f"<think> {box}", False, "stop"),
+        (f"hm </think> ok <think> so {box}", False, "stop"), (f"<think>{box}</think>", False, "stop"),
         (f"<think>{box}</think> \\boxed{{{n}1}}", False, "stop"),
     ])  # fmt: skip
     return Input(kind, n, text, "wrong", "boxed", reason, opened)
