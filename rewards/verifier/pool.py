@@ -65,20 +65,21 @@ class Pool:
     def _serve(self) -> None:
         worker = Worker(self.server)
         while (question := self._questions.get()) is not None:
-            request, future = question
-            try:
-                if self._failure:  # what cannot start once is not tried for every question
-                    raise self._failure
-                reply = worker.ask(request)
-            except BaseException as error:
-                self._failure = error
-                outcome = error
-            else:
-                outcome = reply
-            with self._lock:
-                self._open -= 1
-            if isinstance(outcome, Reply):
-                future.set_result(outcome)
-            else:
-                future.set_exception(outcome)
+            self._answer(worker, *question)
+            del question  # what waits for it must not be kept from being collected
         worker.stop()
+
+    def _answer(self, worker: Worker, request: dict[str, Any], future: Future[Reply]) -> None:
+        outcome: Reply | BaseException
+        try:
+            if self._failure:  # what cannot start once is not tried for every question
+                raise self._failure
+            outcome = worker.ask(request)
+        except BaseException as error:
+            self._failure = outcome = error
+        with self._lock:
+            self._open -= 1
+        if isinstance(outcome, Reply):
+            future.set_result(outcome)
+        else:
+            future.set_exception(outcome)
