@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +21,7 @@ from rewards.verifier.guard import too_heavy
 from rewards.verifier.policy import decide
 
 CASES = Path(__file__).with_name("data") / "verifier_cases.jsonl"
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "verifier.md"
 RIGHT, WRONG = Verdict.CORRECT, Verdict.WRONG
 MODES: tuple[Mode, ...] = get_args(Mode)
 
@@ -209,6 +211,25 @@ def test_other_answers_are_wrong(verifier: Verifier, kind: str) -> None:
         assert verdict(verifier, gold, gold) is RIGHT, gold
         for answer in others:
             assert verdict(verifier, gold, answer) is WRONG, (gold, answer)
+
+
+def documented() -> list[tuple[str, str, bool]]:
+    """(gold, answer, right) of every example in the table of docs/verifier.md."""
+    table = DOCS.read_text("utf-8").partition("## What is the same")[2].partition("## ")[0]
+    found = []
+    for row in table.splitlines():
+        cells = row.split(" | ")[2:] if row.startswith("|") else []
+        for cell, right in zip(cells, (True, False), strict=False):
+            for gold, answers in re.findall(r"`([^`]+)`: ((?:`[^`]+`(?:, )?)+)", cell):
+                found += [(gold, answer, right) for answer in re.findall(r"`([^`]+)`", answers)]
+    return found
+
+
+def test_the_documented_examples_are_true(verifier: Verifier) -> None:
+    examples = documented()
+    assert len(examples) > 70
+    wrong = [e for e in examples if (verdict(verifier, *e[:2]) is RIGHT) != e[2]]
+    assert not wrong
 
 
 def test_the_golds_operator_may_be_used(verifier: Verifier) -> None:
