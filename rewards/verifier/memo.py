@@ -14,7 +14,11 @@ Key = tuple[str, str]
 
 def key_of(gold: str, answer: str) -> Key:
     """What (gold, answer) is remembered under. How they are compared need not be in it: each verifier has its own memo."""
-    return gold, answer if len(answer) <= LONG else hashlib.sha256(answer.encode("utf-8", "surrogatepass")).hexdigest()
+    return _brief(gold), _brief(answer)
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= LONG else hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Memo:

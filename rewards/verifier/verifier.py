@@ -178,6 +178,8 @@ class Verifier:
             answer = response.rpartition(CLOSE)[2]
         if answer is None:
             return self._finish(Verdict.WRONG, reason, "", start, format_ok)
+        if not isinstance(gold, str):
+            return self._finish(Verdict.UNKNOWN, "gold not text", answer, start, format_ok)
         key = key_of(gold, answer)
         with self._lock:
             known = self._memo.get(key)
@@ -268,8 +270,6 @@ def check_settings(settings: dict[str, Any]) -> None:
 
 def _decide(gold: str, answer: str, arithmetic: bool) -> tuple[Verdict, str] | list[tuple[str, str]]:
     """The verdict and its rule, or the pairs that algebra must find equal."""
-    if not isinstance(gold, str):
-        return Verdict.UNKNOWN, "gold not text"
     if len(answer) > 10 * (len(gold) + 1_000):
         return Verdict.WRONG, "too long"
     decided = decide(gold, answer, arithmetic)
