@@ -449,6 +449,23 @@ def test_a_gold_that_freezes_its_reader_does_not_stop_the_loading(judges: str) -
     assert found == [None, why := f"{judges}:ends refuses it (timeout)", None, why]
 
 
+def test_what_could_be_parsed_once_is_not_parsed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    started: list[int] = []
+    fork = Server.fork
+    monkeypatch.setattr(Server, "fork", lambda server: (started.append(1), fork(server))[1])
+    bad = r"\frac{1}{"
+    assert check_golds(["x+1", "1", bad]) == [*check_golds([bad, "x+1"])[1:], None, *check_golds([bad])]
+    (file,) = (tmp_path / "taut").iterdir()
+    assert len(file.read_text().split()) == 1, "what could not be parsed is looked at again"
+    started.clear()
+    assert check_golds(["x+1", "$x+1$", "2"]) == [None] * 3 and not started
+    file.write_bytes(b"\xff")
+    assert check_golds(["x+1"]) == [None] and started, "a broken cache is done without"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    assert check_golds(["x+1"]) == [None], "so is one that cannot be written"
+
+
 def test_rows_are_checked_for_the_judge_that_will_judge_them(judges: str, tmp_path: Path) -> None:
     rows = [{"id": str(i), "problem": "q", "answer": "a#" if i % 2 else "a"} for i in range(60)]
     path = tmp_path / "rows.jsonl"

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
+from rewards.verifier.golds import Readable, check
 from rewards.verifier.verifier import Judgement, Verifier
 
 MOST_WORKERS = 8
@@ -25,11 +26,15 @@ def verify(gold: str, response: str, finish_reason: str = "stop", thinking_open:
 def check_golds(golds: Iterable[str], **settings: Any) -> list[str | None]:
     """For each gold answer why it cannot be verified, None where it can, by a Verifier with these settings.
 
-    A process starts only for what needs algebra or a judge; nothing else runs while data is loaded, so up to eight cores are used.
+    A process starts only for what needs algebra or a judge, and was never parsed before on this machine; nothing else runs
+    while data is loaded, so up to eight cores are used.
     """
     workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if hasattr(os, "sched_getaffinity") else 1
     with Verifier(**{**settings, "workers": max(workers, settings.get("workers", 1))}) as verifier:
-        return verifier.check_golds(golds)
+        readable = Readable()
+        found = check(verifier, golds, readable)
+        readable.save()
+        return found
 
 
 def check_gold(gold: str) -> str | None:

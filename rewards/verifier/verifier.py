@@ -18,8 +18,9 @@ from rewards.batch import Verdict
 from rewards.errors import TautError
 from rewards.verifier.counts import Counts
 from rewards.verifier.extract import CLOSE, Mode, extract
+from rewards.verifier.golds import check
 from rewards.verifier.memo import Key, Memo, key_of
-from rewards.verifier.policy import decide, gold_text
+from rewards.verifier.policy import decide
 from rewards.verifier.pool import Pool
 from rewards.verifier.process import Limits, Reply
 
@@ -119,9 +120,7 @@ class Verifier:
 
     def check_golds(self, golds: Iterable[str]) -> list[str | None]:
         """For each gold answer why it cannot be verified, None where it can; the workers share them."""
-        golds = list(golds)
-        asked = {gold: self._check(gold) for gold in dict.fromkeys(golds)}
-        return [_why(reply.result(), self.judge) if isinstance(reply := asked[g], Future) else reply for g in golds]
+        return check(self, golds)
 
     def take_counts(self) -> Counts:
         """What was done since the last call."""
@@ -245,12 +244,6 @@ class Verifier:
             self._counts.add(reply.reason, reply.seconds, shared)
         mine.set_result(Judgement(_VERDICTS[reply.verdict], reply.reason, answer, reply.seconds, format_ok))
 
-    def _check(self, gold: str) -> Future[Reply] | str | None:
-        if self.judge is not None:
-            return self.ask({"check": gold}) if gold.strip() else "it is empty"
-        text, why = gold_text(gold)
-        return (why or None) if text is None else self.ask({"parse": text})
-
 
 def check_settings(settings: dict[str, Any]) -> None:
     """Raises TautError for settings of a Verifier that make no sense, naming them."""
@@ -276,15 +269,6 @@ def _decide(gold: str, answer: str, arithmetic: bool) -> tuple[Verdict, str] | l
     if isinstance(decided, list):
         return decided
     return (Verdict.CORRECT if decided[0] else Verdict.WRONG), decided[1]
-
-
-def _why(reply: Reply, judge: str | None) -> str | None:
-    """Why a gold cannot be verified, from what a process says of it."""
-    if reply.verdict == "correct":
-        return None
-    if judge is None:
-        return f"math-verify cannot parse it ({reply.reason})"
-    return f"{judge} refuses it ({reply.detail or reply.reason})"
 
 
 def _done(judgement: Judgement) -> Future[Judgement]:
