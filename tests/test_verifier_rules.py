@@ -156,7 +156,9 @@ SAME: dict[str, list[tuple[str, ...]]] = {
     "logarithms": [(r"\ln 3", r"\log_e 3"), (r"\log_2 5", r"\frac{\ln 5}{\ln 2}"), (r"\tan 45^\circ", "1")],
     "complex": [("2-5i", "-5i+2"), ("i^2", "-1"), (r"e^{i\pi}", "-1")],
     "intervals": [(r"(-\infty,4]", r"x\le 4", r"4 \ge x", r"x\in(-\infty,4]", r"\left(-\infty,4\right]"), ("[1,6)", "1\\le x<6")],
-    "unions": [(r"(0,1)\cup(3,5)", r"(3,5)\cup(0,1)", r"x\in(0,1)∪(3,5)")],
+    "unions": [(r"(0,1)\cup(3,5)", r"(3,5)\cup(0,1)", r"x\in(0,1)∪(3,5)", r"0<x<1\text{ or }3<x<5"),
+               (r"(-\infty,1]\cup(2,\infty)", r"x\le 1 \text{ or } x>2", r"x>2\text{ or }1\ge x")],
+    "ratios and times": [("3:7", r"3\text{ to }7", "3 : 7", r"\frac37"), (r"9:30\text{ a.m.}", r"9:30\text{ AM}", "9:30")],
     "tuples": [("(4,-7)", r"\left( 4, -7 \right)", "(x,y)=(4,-7)", "x=4,y=-7", r"y=-7 \text{ and } x=4")],
     "sets and lists": [("2,9", "9,2", r"\{2,9\}", r"2\text{ and }9", r"x=2\text{ or }x=9", "x=9, x=2"), (r"\pm 6", "6,-6")],
     "matrices": [(r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{bmatrix}1 & 2\\ 3 & 4\end{bmatrix}")],
@@ -180,7 +182,8 @@ def test_other_spellings_are_right(verifier: Verifier, kind: str) -> None:
 # What is not the same, by kind.
 OTHER: dict[str, list[tuple[str, ...]]] = {
     "rounded": [(r"\frac{2}{7}", "0.285714", "0.29"), (r"\sqrt{3}", "1.7320508"), (r"\pi", "3.14159265358979", r"\frac{355}{113}"),
-                ("0.0000003", "0.0000004"), ("0", "10^{-30}"), ("1", "0." + "9" * 25)],
+                ("0.0000003", "0.0000004"), ("0", "10^{-30}"), (r"\lfloor x-x\rfloor", r"\frac{1}{2^{99}}"),
+                ("1", "0." + "9" * 25)],
     "large": [("3^{80}", "3^{79}"), (r"\frac{1}{1999!}", r"\frac{1}{1997!}"), ("10^{60}", "10^{60}+1"), ("9" * 30, "9" * 29 + "8")],
     "case": [("Q", "q"), (r"3\pi T", r"3\pi t"), ("V_4", "v_4"), ("p - q", "p - Q"), (r"\mathbb{F}_2", r"\mathbb{f}_2")],
     "letters of a word": [("stressed", "desserts"), (r"\text{below}", "elbow")],
@@ -200,6 +203,8 @@ OTHER: dict[str, list[tuple[str, ...]]] = {
     "bases": [("43_5", "43_6", "44_5", "23")],
     "thousands": [("1234", "1, 234", "1.234"), ("1.5", "1,5"), ("12", "1 2")],
     "near": [("(x+1)^2", "x^2+2x+2"), (r"\frac{3}{4}", r"\frac{4}{3}"), ("4+5i", "4-5i"), (r"(0,1)\cup(1,2)", "(0,2)")],
+    "unions": [(r"(-\infty,1]\cup(2,\infty)", r"x<1\text{ or }x>2", r"x\le1\text{ or }x>3", r"x\le 1\text{ and }x>2")],
+    "ratios and times": [("3:7", "7:3", r"7\text{ to }3"), (r"9:30\text{ a.m.}", r"9:30\text{ p.m.}", "9:35")],
     "symbolic gcd": [(r"\gcd(n,p-1)", r"\gcd(n,p-2)")],
     "code": [("9", "__import__('os').getpid()", "9;import os", "eval(9)", "lambda: 9")],
 }  # fmt: skip

@@ -119,10 +119,12 @@ def exactly_equal(left: Any, right: Any) -> bool:
     """False where two plain numbers that math-verify rounded to the same differ within 30 digits; True for all else."""
     import sympy
 
-    numbers = all(isinstance(x, sympy.Expr) and not x.free_symbols for x in (left, right))
-    if not numbers:
+    if not all(isinstance(x, sympy.Expr) for x in (left, right)):
         return True
-    a, b = (sympy.N(x.doit(), 40) for x in (left, right))
+    left, right = left.doit(), right.doit()  # letters that cancel are gone now
+    if left.free_symbols or right.free_symbols:
+        return True
+    a, b = (sympy.N(x, 40) for x in (left, right))
     if not (a.is_number and b.is_number and a.is_finite and b.is_finite):
         return True
     percent = {sympy.Integer(1), sympy.Integer(100), sympy.Rational(1, 100)}

@@ -7,6 +7,7 @@ import re
 from rewards.verifier.extract import all_boxes
 from rewards.verifier.fast import apart, compare, normalise, number, tidy
 from rewards.verifier.guard import restates, too_heavy
+from rewards.verifier.relations import as_union
 from rewards.verifier.units import magnitudes, same_numeral, same_percentage, same_unit, split_unit, takes_back
 
 Pair = tuple[str, str]
@@ -22,6 +23,7 @@ _EQUALS = re.compile(r"(?<![<>!\\:])=")
 _COMMAND = re.compile(r"\\(?:begin|end)\{\w*\*?\}|\\(?:text\w*|mbox|mathrm|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+")
 _QUANTITY = re.compile(r"^\\text\w*\{\s*([+-]?\d[\d.,/]*) ([A-Za-z][A-Za-z /]*)\}$")
 _JOINT = re.compile(r"(?:\s*,)?\s*\\text\w*\{\s*(?:or|and)\s*\}\s*")
+_RATIO = re.compile(r"(?<=\d)\s*(?:\\text\w*\{\s*to\s*\}|(?<= )to(?= ))\s*(?=\d)")
 _ASSIGNMENT = re.compile(r"([A-Za-z]) ?= ?([^=]+)")
 _DECIMAL_COMMA = re.compile(r"-?(?:0,\d{2,}|\d+,(?:\d{2}|\d{4,}))")
 _VARIABLE_TERM = re.compile(r"-?\d+(?:\.\d+)?[A-Za-z]")
@@ -33,6 +35,8 @@ def decide(gold: str, answer: str, arithmetic: bool = True) -> tuple[bool, str] 
     Unless `arithmetic`, an answer of digits and operators that is not a number by itself is wrong.
     """
     left, right = _gold(gold), _unwrapped(_PREAMBLE.sub("", tidy(answer)).strip())
+    if ":" in left:
+        right = _RATIO.sub(":", right)
     decided = _compare(left, right, normalise(left), normalise(right))
     if "\\approx" in left and "\\approx" in right:  # an approximation that both state is a part of the answer
         left, right = left.replace("\\approx", "="), right.replace("\\approx", "=")
@@ -235,6 +239,7 @@ def _sides(gold: str, answer: str) -> list[Pair]:
     """The pairs to compare: equations with the same left side by their right sides, a chain by each of its parts."""
     if _encloses(gold) and "=" in answer:
         answer = _as_tuple(answer) or answer
+    gold, answer = (as_union(text) or text if "or" in text or "\\vee" in text else text for text in (gold, answer))
     golds, answers = _parts(gold), _parts(answer)
     if len(golds) == 2 and (normalise(golds[0]) == normalise(answers[0]) or (len(answers) == 1 and _is_name(golds[0]))):
         golds, answers = golds[1:], answers[1:] or answers

@@ -26,6 +26,7 @@ _CONJUNCTION = re.compile(r"\b(?:or|and|plus|minus|times)\b", re.IGNORECASE)
 _WORDS = re.compile(rf"{_GROUP}|(?<![A-Za-z\\])[A-Za-z]{{2,}}(?:['’ ][A-Za-z]+)*")
 _NUMERAL = r"(-?\d[0-9A-F]*(?:\.[0-9A-F]+)?)"
 _BASED = re.compile(rf"{_NUMERAL}_(?:\{{\s*(\d+|[a-z]{{3,}})\s*\}}|(\d))")
+_TIME = re.compile(r"\b([ap])\.\s?m\b\.?", re.IGNORECASE)
 _POWERS = {"square": "^2", "sq": "^2", "squared": "^2", "cubic": "^3", "cu": "^3"}
 _SYMBOLS = {
     name: symbol
@@ -59,6 +60,7 @@ def same_unit(left: str, right: str) -> bool:
 
 def _words(unit: str) -> set[str]:
     """The words of a unit as symbols, with their powers: square centimeters are {"cm^2"}; bare "units" say nothing."""
+    unit = _TIME.sub(r"\1m", unit)
     power, found = "", set()
     for word, exponent in re.findall(r"([^\W\d_]+|°)\.?(?:\^(-?\d|\\circ))?", re.sub(r"[{}\s]+(?=\^)|[{}]", "", unit)):
         word = word.casefold()
