@@ -5,7 +5,7 @@
 Input I of a seed is the same in every run (`benchmarks/fuzz_inputs.py`); --only shows one and its verdict. A violation is an
 exception, a verdict that took longer than the deadline and a second, a verdict that cannot be right by how the input was
 made, a file that a Python payload made, or, at the end, a process, thread or file left open or memory kept. Exit code 1 on
-any. The deadline is held by the wall clock here, so that other jobs on the machine can make a verdict late.
+any. Seconds are wall time less what this process and the verifier's spent waiting for a core that other jobs had (Linux).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 from benchmarks.fuzz_inputs import KINDS, WRAPPED, Generator, Input
 from benchmarks.tables import table
 from rewards.batch import Verdict
-from rewards.verifier import Judgement, Verifier, process
+from rewards.verifier import Judgement, Verifier
 
 CASES = Path(__file__).resolve().parent.parent / "tests" / "data" / "verifier_cases.jsonl"
 KEPT_MIB = 32  # more resident memory than at the start is a leak
@@ -51,7 +51,8 @@ class Found:
         self.seconds[item.kind] = max(self.seconds.get(item.kind, 0.0), took)
         self.slowest = sorted([*self.slowest, (took, i, item.kind, judgement.reason)], reverse=True)[:10]
         right = judgement.verdict is Verdict.CORRECT
-        if (item.expected == "wrong" and right) or (item.expected == "right" and not right):
+        late = judgement.reason == "timeout"  # then nothing was said of it
+        if (item.expected == "wrong" and right) or (item.expected == "right" and not right and not late):
             self.violate(i, item, f"{name} ({judgement.reason}), must be {item.expected}")
         if took > limit_s:
             self.violate(i, item, f"took {took:.1f} s ({judgement.reason})")
@@ -75,7 +76,6 @@ def ask(verifier: Verifier, item: Input) -> Judgement:
 def fuzz(inputs: int, seed: int, deadline_s: float, say: Callable[[str], None] = lambda line: None) -> Found:
     """Judge inputs 0 to `inputs` - 1 of the seed, one after the other."""
     found = Found()
-    process.STARVED = 0.0  # no more time for a process that lacks a core: the longest verdict is measured
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "executed"
         generate = Generator(seed, CASES, target)
@@ -87,10 +87,12 @@ def fuzz(inputs: int, seed: int, deadline_s: float, say: Callable[[str], None] =
         for i in range(inputs):
             item = generate(i)
             faulthandler.dump_traceback_later(STUCK_S, exit=True)
-            start = time.perf_counter()
+            judge = judges[item.mode]
+            waited, start = waits(judge), time.perf_counter()
             try:
-                judgement = ask(judges[item.mode], item)
-                found.add(i, item, judgement, time.perf_counter() - start, deadline_s + 1)
+                judgement = ask(judge, item)
+                took = time.perf_counter() - start - sum(s - waited.get(name, 0.0) for name, s in waits(judge).items())
+                found.add(i, item, judgement, took, deadline_s + 1)
             except Exception as error:  # a crash is what is looked for
                 found.verdicts.setdefault(item.kind, Counter())["crash"] += 1
                 found.violate(i, item, f"raised {type(error).__name__}: {error}")
@@ -103,6 +105,17 @@ def fuzz(inputs: int, seed: int, deadline_s: float, say: Callable[[str], None] =
                 )
         faulthandler.cancel_dump_traceback_later()
         _leaks(found, before, usage(judges), judges)
+    return found
+
+
+def waits(judge: Verifier) -> dict[str, float]:
+    """Seconds that each thread of this process, and each of the verifier's processes, was ready to run and had no core."""
+    found: dict[str, float] = {}
+    for path in [*Path("/proc/self/task").glob("*"), *(Path(f"/proc/{pid}") for pid in judge.pids())]:
+        try:
+            found[path.name] = int((path / "schedstat").read_text().split()[1]) / 1e9
+        except (OSError, IndexError):  # it has just ended, or this kernel does not count
+            continue
     return found
 
 

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from benchmarks import fuzz_verifier
 from benchmarks.fuzz_inputs import KINDS, Generator, Input
 from benchmarks.fuzz_verifier import CASES, Found, fuzz, report
 from rewards.batch import Verdict
-from rewards.verifier import Judgement
+from rewards.verifier import Judgement, Verifier
 from rewards.verifier.fast import number
 
 RIGHT = Judgement(Verdict.CORRECT, "string", "5", 0.0, True)
@@ -70,7 +71,21 @@ def test_one_input_can_be_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
-def test_a_short_run_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuzz_verifier.process, "STARVED", fuzz_verifier.process.STARVED)  # put back what the run sets
+def test_a_short_run_finds_nothing() -> None:
     found = fuzz(200, seed=1, deadline_s=2.0)
     assert not found.violations, report(found)
+
+
+@pytest.mark.parametrize(
+    ("gold", "verdict"),
+    [
+        ({"5": 5}, Verdict.UNKNOWN),
+        (None, Verdict.UNKNOWN),
+        ("1" * 30_000, Verdict.UNKNOWN),
+        ("7" * 30_000, Verdict.CORRECT),
+    ],
+)
+def test_golds_that_are_no_answers_cost_nothing(gold: Any, verdict: Verdict) -> None:
+    with Verifier() as verifier:
+        judgement = verifier.verify(gold, rf"\boxed{{{'7' * 30_000}}}")
+        assert (judgement.verdict, verifier.pids()) == (verdict, [])

@@ -30,6 +30,7 @@ Item = tuple[str, str, str, bool]  # gold, response, finish_reason, thinking_ope
 _VERDICTS = {"correct": Verdict.CORRECT, "wrong": Verdict.WRONG, "unknown": Verdict.UNKNOWN}
 _PASSING = ("killed", "judge_error")  # not remembered: another time it may go well
 _UNFINISHED = ("truncated", "unclosed thinking", "not text")
+LONGEST_GOLD = 20_000  # characters; the longest of MATH has 159, and to read more than this would take the deadline
 _everyone: weakref.WeakSet[Verifier] = weakref.WeakSet()
 
 
@@ -263,6 +264,8 @@ def check_settings(settings: dict[str, Any]) -> None:
 
 def _decide(gold: str, answer: str, arithmetic: bool) -> tuple[Verdict, str] | list[tuple[str, str]]:
     """The verdict and its rule, or the pairs that algebra must find equal."""
+    if len(gold) > LONGEST_GOLD:
+        return (Verdict.CORRECT, "string") if gold.strip() == answer.strip() else (Verdict.UNKNOWN, "gold too long")
     if len(answer) > 10 * (len(gold) + 1_000):
         return Verdict.WRONG, "too long"
     decided = decide(gold, answer, arithmetic)
