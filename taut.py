@@ -93,6 +93,13 @@ def sweep(arguments: list[str]) -> int:
     return main(arguments)
 
 
+def replay(arguments: list[str]) -> int:
+    """what another reward would have done: LOG... [recipe=NAME reward=... configs=FILE.yaml] [--out DIR]"""
+    from benchmarks.replay import main
+
+    return main(arguments)
+
+
 def pareto(arguments: list[str]) -> int:
     """the front of finished runs: RUN ... --out DIR"""
     from benchmarks.pareto import main
@@ -119,6 +126,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "eval": evaluate,
     "verify": verify,
     "sweep": sweep,
+    "replay": replay,
     "pareto": pareto,
     "check": check,
     "methods": methods,
