@@ -188,6 +188,7 @@ OTHER: dict[str, list[tuple[str, ...]]] = {
     "case": [("Q", "q"), (r"3\pi T", r"3\pi t"), ("V_4", "v_4"), ("p - q", "p - Q"), (r"\mathbb{F}_2", r"\mathbb{f}_2")],
     "letters of a word": [("stressed", "desserts"), (r"\text{below}", "elbow")],
     "brackets": [("(3,8)", "3,8", "[3,8]", "(3,8]", r"\{3,8\}", "(8,3)"), ("(8,3)", "[8,3]"), ("[3,8)", r"3\le x\le 8", "3<x<8")],
+    "function values": [("f(0)=2", "f(1)=2", "f(0)=3")],
     "chains": [("9", "10=9", "x=4=9", "9=8")],
     "restatements": [("9", r"\sum_{k=1}^{9} 1", r"\prod_{k=9}^{9} k", r"\int_0^9 dx", r"\lim_{x\to9} x", r"\frac{d}{dx}9x",
                       r"\gcd(18,27)",

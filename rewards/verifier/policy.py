@@ -24,6 +24,7 @@ _COMMAND = re.compile(r"\\(?:begin|end)\{\w*\*?\}|\\(?:text\w*|mbox|mathrm|opera
 _QUANTITY = re.compile(r"^\\text\w*\{\s*([+-]?\d[\d.,/]*) ([A-Za-z][A-Za-z /]*)\}$")
 _JOINT = re.compile(r"(?:\s*,)?\s*\\text\w*\{\s*(?:or|and)\s*\}\s*")
 _RATIO = re.compile(r"(?<=\d)\s*(?:\\text\w*\{\s*to\s*\}|(?<= )to(?= ))\s*(?=\d)")
+_VALUE_OF = re.compile(r"([A-Za-z])\((-?\d+)\)=")
 _ASSIGNMENT = re.compile(r"([A-Za-z]) ?= ?([^=]+)")
 _DECIMAL_COMMA = re.compile(r"-?(?:0,\d{2,}|\d+,(?:\d{2}|\d{4,}))")
 _VARIABLE_TERM = re.compile(r"-?\d+(?:\.\d+)?[A-Za-z]")
@@ -90,6 +91,8 @@ def _decide_pair(gold: str, answer: str) -> tuple[bool, str] | None:
         return same, "base"
     if _brackets_differ(gold, answer, left, right):
         return False, "brackets"
+    if _other_argument(left, right):
+        return False, "equation"
     if restates(gold, answer):
         return False, "restatement"
     if (same := _same_gcd(left, right)) is not None:
@@ -167,6 +170,12 @@ def _encloses(text: str) -> bool:
         and len(_top_level(text)) == 1
         and "," in _top_level(text[1:-1])
     )
+
+
+def _other_argument(left: str, right: str) -> bool:
+    """Whether both say what a function is, but at other numbers: f(0)=2 is not f(1)=2."""
+    ours, theirs = _VALUE_OF.match(left), _VALUE_OF.match(right)
+    return bool(ours and theirs and ours[1] == theirs[1] and number(ours[2]) != number(theirs[2]))
 
 
 def _same_gcd(left: str, right: str) -> bool | None:
