@@ -242,7 +242,8 @@ def test_a_fork_gets_processes_of_its_own_and_leaves_the_others(verifier: Verifi
 @pytest.mark.parametrize("way", ["interrupt", "crash", "exit", "kill"])
 def test_nothing_is_left_however_the_parent_ends(way: str) -> None:
     code = (
-        "import os, sys, threading, time; from rewards.verifier import Verifier\n"
+        "import os, signal, sys, threading, time; from rewards.verifier import Verifier\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background begins with Ctrl-C ignored
         "v = Verifier(timeout_s=30); v.verify('x', r'\\boxed{2x-x}'); v.submit(sys.argv[1], sys.argv[2])\n"
         "time.sleep(0.3); print(*v.pids(), flush=True)\n"
         f"{'raise ValueError' if way == 'crash' else 'sys.exit()' if way == 'exit' else 'time.sleep(60)'}"
