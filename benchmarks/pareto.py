@@ -262,18 +262,30 @@ def kind_of(path: Path, name: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`taut pareto RUN_OR_EVAL... --out DIR`: front.png, front.csv and the table of runs and evaluations."""
+    """`taut pareto RUN_OR_EVAL... --out DIR`: the table of runs and evaluations; front.png, front.csv, scores.csv, dominance.csv.
+
+    scores.csv (a row a configuration; value and _low, _high of its interval): aes_o1_pruner to the base model, aes_drpo to the
+    reference, reg and reg_positive where a frontier is given, p_front (chance of being on the front), p_dominated and by whom
+    most likely; the front's hypervolume with its base is the last row. dominance.csv: the chance that the row's configuration
+    dominates the column's.
+    """
     parser = argparse.ArgumentParser(prog="taut pareto", description=main.__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder or evaluation parquet; NAME=PATH names it")
     parser.add_argument("--out", default="pareto", help="folder for front.png and front.csv (default: %(default)s)")
     parser.add_argument("--title", default="Accuracy against tokens")
     parser.add_argument("--reference", help="configuration that differences are taken to (default: the plain one)")
+    parser.add_argument(
+        "--base", help="base model of AES and hypervolume (default: the one of kind base, else the reference)"
+    )
+    parser.add_argument("--frontier", help="FILE.json or FILE.json:NAME, {NAME: [[budgets], [accuracies]]}: prints REG")
     parser.add_argument("--resamples", type=int, default=RESAMPLES)
     parser.add_argument("--seed", type=int, default=SEED, help="of the bootstrap")
     parser.add_argument("--confidence", type=float, default=CONFIDENCE)
     args = parser.parse_args(argv)
     if args.resamples < 2 or not 0 < args.confidence < 1:
         raise TautError(f"--resamples {args.resamples} --confidence {args.confidence}: at least 2, and between 0 and 1")
+    from benchmarks.scores import score, score_table, write_scores
+
     configurations = collect(args.runs)
     points, warnings = make_points(
         configurations, args.reference, resamples=args.resamples, seed=args.seed, confidence=args.confidence
@@ -282,7 +294,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     out.mkdir(parents=True, exist_ok=True)
     about = [a for c in configurations for a in c.about]
     draw(points, out / "front.png", out / "front.csv", args.title, subtitle(points, about, args.confidence))
+    scores = score(points, configurations, args.base, args.frontier, args.resamples, args.seed, args.confidence)
+    write_scores(scores, out / "scores.csv", out / "dominance.csv")
     print(front_table(points))
+    print(f"\n{score_table(scores)}\n")
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(out / "front.png")

@@ -2,8 +2,9 @@
 
 Samples of one problem are not independent: a hard problem is hard in all of its samples. So the unit that is
 resampled is the problem, with everything that was sampled for it, in every seed and in every evaluation that is
-compared (cluster bootstrap, percentile interval). One matrix of resampling weights, given by (problems, resamples,
-seed), serves all evaluations on the same problems: their differences are therefore paired.
+compared (cluster bootstrap). One matrix of resampling weights, given by (problems, resamples, seed), serves all
+evaluations on the same problems: their differences are therefore paired. Standard errors are the bootstrap's; intervals
+are those of `benchmarks/intervals.py`, whose coverage is measured (`benchmarks/results/coverage.md`).
 
 An estimate is the mean over problems of the mean over a problem's samples (avg@k), so each problem counts the same.
 Samples whose verdict is unknown are treated as absent from every statistic, and counted.
@@ -11,21 +12,29 @@ Samples whose verdict is unknown are treated as absent from every statistic, and
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.intervals import (
+    CONFIDENCE,
+    RESAMPLES,
+    SEED,
+    Estimate,
+    Floats,
+    Interval,
+    difference_interval,
+    estimate,
+    mean_interval,
+    ratio_interval,
+    resampling_weights,
+    share_interval,
+)
 from rewards.batch import Verdict
 
-Floats = NDArray[np.float64]
-RESAMPLES = 2_000
-CONFIDENCE = 0.95
-SEED = 0
 MEASURES = ("accuracy", "tokens", "truncation")
 
 
@@ -34,7 +43,7 @@ class Samples:
     """One evaluation: N judged samples as columns of equal length.
 
     problem_id (N,) str; length (N,) output tokens; verdict (N,) 1 correct, 0 wrong, -1 or None unknown;
-    truncated (N,) bool (default: none is); level (N,) str (default: "").
+    truncated (N,) bool (default: none is); level, source, answer (N,) str (default: ""; of an answer: there is none).
     Raises ValueError naming the column of another length.
     """
 
@@ -43,6 +52,8 @@ class Samples:
     verdict: NDArray[Any]
     truncated: NDArray[np.bool_] = None  # type: ignore[assignment]
     level: NDArray[Any] = None  # type: ignore[assignment]
+    source: NDArray[Any] = None  # type: ignore[assignment]
+    answer: NDArray[Any] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         n = len(self.problem_id)
@@ -52,8 +63,11 @@ class Samples:
             "length": np.asarray(self.length, dtype=np.float64),
             "verdict": np.asarray(verdict, dtype=np.int8),
             "truncated": np.asarray(np.zeros(n) if self.truncated is None else self.truncated, dtype=np.bool_),
-            "level": np.asarray([""] * n if self.level is None else [str(v) for v in self.level], dtype=np.str_),
         }
+        for name in ("level", "source", "answer"):
+            given = getattr(self, name)
+            text = [""] * n if given is None else ["" if v is None else str(v) for v in given]
+            columns[name] = np.asarray(text, dtype=object if name == "answer" else np.str_)
         for name, column in columns.items():
             if column.shape != (n,):
                 raise ValueError(
@@ -71,32 +85,7 @@ class Samples:
 
     def take(self, index: Any) -> Samples:
         """The samples that `index` (bool mask or positions) selects."""
-        return Samples(
-            self.problem_id[index], self.length[index], self.verdict[index], self.truncated[index], self.level[index]
-        )
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its standard error and interval; all NaN, or the last three, where `reason` says why."""
-
-    value: float
-    se: float
-    low: float
-    high: float
-    reason: str = ""
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        return (self.low, self.high)
-
-    def text(self, digits: int = 3) -> str:
-        """`0.713 [0.690, 0.735]`, or `n/a (reason)`."""
-        if math.isnan(self.value):
-            return f"n/a ({self.reason})" if self.reason else "n/a"
-        if math.isnan(self.low):
-            return f"{self.value:.{digits}f} [n/a]"
-        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+        return Samples(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -151,15 +140,6 @@ def problem_means(samples: Samples, problems: NDArray[Any] | None = None) -> Flo
         return np.stack(sums, axis=1) / count[:, None]
 
 
-@lru_cache(maxsize=4)
-def resampling_weights(problems: int, resamples: int = RESAMPLES, seed: int = SEED) -> Floats:
-    """(resamples, problems) float: how often each resample draws each problem; rows sum to `problems`. Read-only."""
-    weights = np.random.default_rng(seed).multinomial(problems, np.full(problems, 1 / problems), size=resamples)
-    weights = weights.astype(np.float64)
-    weights.setflags(write=False)
-    return weights
-
-
 def resampled_means(values: Floats, resamples: int = RESAMPLES, seed: int = SEED) -> Floats:
     """(resamples, Q): the column means of each resample of the rows of `values` (P, Q).
 
@@ -175,35 +155,40 @@ def resampled_means(values: Floats, resamples: int = RESAMPLES, seed: int = SEED
         return total / count
 
 
-def percentile_interval(draws: Floats, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """The central `confidence` of the draws. The one interval rule: every estimate takes its interval from here."""
-    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
-
-
-def estimate(value: float, draws: Floats, rows: int, confidence: float = CONFIDENCE) -> Estimate:
-    """The estimate whose bootstrap values are `draws`, from `rows` problems; NaN with a reason where too few."""
-    nan = math.nan
-    if rows == 0:
-        return Estimate(nan, nan, nan, nan, "no problem with a known verdict")
-    if rows == 1:
-        return Estimate(float(value), nan, nan, nan, "one problem: nothing to resample")
-    draws = draws[~np.isnan(draws)]
-    if math.isnan(value) or len(draws) < 2:
-        return Estimate(float(value), nan, nan, nan, "not defined on these samples")
-    return Estimate(float(value), float(draws.std(ddof=1)), *percentile_interval(draws, confidence))
-
-
 def _seeds(evaluations: Samples | Sequence[Samples]) -> list[Samples]:
     return [evaluations] if isinstance(evaluations, Samples) else list(evaluations)
 
 
-def _average(per_seed: Sequence[Floats], resamples: int, seed: int) -> tuple[Floats, Floats, Floats, int]:
-    """(value of each seed (S, 3), their mean (3,), its draws (resamples, 3), problems known to the least seed)."""
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """Seeds of one configuration on the same problems. values (S, 3) of each seed, mean (3,), draws (resamples, 3).
+
+    linear (P', 3): what each problem that some seed knows adds: its mean is `mean`, and its spread, over the square root of
+    P', the standard error. Where all seeds know all problems: the problem's mean. rows: problems known to the least seed.
+    step: mean over problems of 1 / known samples.
+    """
+
+    values: Floats
+    mean: Floats
+    draws: Floats
+    linear: Floats
+    rows: int
+    step: float
+
+
+def _measure(runs: Sequence[Samples], ids: NDArray[Any], resamples: int, seed: int) -> _Measured:
+    per_seed = np.array([problem_means(r, ids) for r in runs])  # (S, P, 3)
     values = np.array([_mean(m) for m in per_seed])
     draws = np.mean([resampled_means(m, resamples, seed) for m in per_seed], axis=0)
-    rows = min(int((~np.isnan(m[:, 0])).sum()) for m in per_seed)
-    return values, values.mean(axis=0), draws, rows
+    present = ~np.isnan(per_seed[:, :, :1])
+    known = present.any(axis=(0, 2))
+    share = present.sum(axis=1, keepdims=True) / max(int(known.sum()), 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        linear = (values[:, None] + np.where(present, per_seed - values[:, None], 0.0) / share).mean(axis=0)[known]
+    samples = np.concatenate([r.problem_id[r.known & np.isin(r.problem_id, ids)] for r in runs])
+    count = np.unique(samples, return_counts=True)[1]
+    step = float((1 / count).mean()) if len(count) else 1.0
+    return _Measured(values, values.mean(axis=0), draws, linear, int(present.sum(axis=1).min()), step)
 
 
 def _mean(values: Floats) -> Floats:
@@ -230,21 +215,25 @@ def summarise(
         raise ValueError("summarise: no evaluation; give at least one")
     given = np.concatenate([r.problem_id for r in runs]) if problems is None else problems
     ids = np.unique(np.asarray(given, dtype=np.str_))
-    per_seed = [problem_means(r, ids) for r in runs]
-    values, value, draws, rows = _average(per_seed, resamples, seed)
-    spread = values.std(axis=0, ddof=1) if len(runs) > 1 else np.full(len(MEASURES), np.nan)
+    m = _measure(runs, ids, resamples, seed)
+    spread = m.values.std(axis=0, ddof=1) if len(runs) > 1 else np.full(len(MEASURES), np.nan)
     inside = [r.take(np.isin(r.problem_id, ids)) for r in runs]
-    accuracy, tokens, truncation = (estimate(value[i], draws[:, i], rows, confidence) for i in range(len(MEASURES)))
+
+    def of(column: int, interval: Callable[[], Interval]) -> Estimate:
+        return estimate(m.mean[column], m.draws[:, column], m.rows, confidence, interval)
+
     return Summary(
-        accuracy, tokens, truncation,
+        accuracy=of(0, lambda: share_interval(m.linear[:, 0], m.step, confidence)),
+        tokens=of(1, lambda: mean_interval(m.linear[:, 1], resamples, seed, confidence)),
+        truncation=of(2, lambda: share_interval(m.linear[:, 2], m.step, confidence)),
         problems=len(ids),
         samples=sum(len(r) for r in inside),
         unknown=int(sum((~r.known).sum() for r in inside)),
         seeds=len(runs),
         spread=dict(zip(MEASURES, map(float, spread), strict=True)),
         confidence=confidence,
-        draws=draws,
-    )  # fmt: skip
+        draws=m.draws,
+    )
 
 
 def compare(
@@ -262,13 +251,29 @@ def compare(
     ids = known[0]
     for other in known[1:]:
         ids = np.intersect1d(ids, other)
-    _, value_a, draws_a, rows = _average([problem_means(r, ids) for r in a], resamples, seed)
-    _, value_b, draws_b, _ = _average([problem_means(r, ids) for r in b], resamples, seed)
-    value, draws = value_a - value_b, draws_a - draws_b
-    differences = [estimate(value[i], draws[:, i], rows, confidence) for i in range(len(MEASURES))]
+    m, n = _measure(a, ids, resamples, seed), _measure(b, ids, resamples, seed)
+    value, draws, linear = m.mean - n.mean, m.draws - n.draws, m.linear - n.linear
+    step = max(m.step, n.step)
+
+    def of(column: int, interval: Callable[[], Interval]) -> Estimate:
+        return estimate(value[column], draws[:, column], m.rows, confidence, interval)
+
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = estimate(value_a[1] / value_b[1] - 1, draws_a[:, 1] / draws_b[:, 1] - 1, rows, confidence)
-    return Comparison(*differences, tokens_ratio=ratio, problems=len(ids), left_out=len(everything) - len(ids))
+        ratio = m.mean[1] / n.mean[1] - 1
+        ratio_draws = m.draws[:, 1] / n.draws[:, 1] - 1
+
+    def less_one() -> Interval:
+        low, high = ratio_interval(m.linear[:, 1], n.linear[:, 1], resamples, seed, confidence)
+        return low - 1, high - 1
+
+    return Comparison(
+        accuracy=of(0, lambda: difference_interval(linear[:, 0], step, confidence)),
+        tokens=of(1, lambda: mean_interval(linear[:, 1], resamples, seed, confidence)),
+        truncation=of(2, lambda: difference_interval(linear[:, 2], step, confidence)),
+        tokens_ratio=estimate(ratio, ratio_draws, m.rows, confidence, less_one),
+        problems=len(ids),
+        left_out=len(everything) - len(ids),
+    )
 
 
 def by_level(evaluations: Samples | Sequence[Samples], **options: Any) -> dict[str, Summary]:

@@ -156,3 +156,38 @@ def test_labels_of_crowded_points_do_not_overlap():
     for a, b in itertools.combinations(boxes, 2):
         assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
     assert all(b[0] >= 0 and b[1] >= 0 and b[2] <= 1800 and b[3] <= 1160 for b in boxes)
+
+
+def test_scores_hold_aes_reg_hypervolume_and_who_dominates(tmp_path, capsys):
+    for name, accuracy, tokens in (("base", 0.5, 120), ("plain", 0.8, 100), ("short", 0.8, 50)):
+        write_evaluation(tmp_path / f"{name}.parquet", accuracy, tokens)
+    (tmp_path / "f.json").write_text(json.dumps({"easy": [[0, 1000], [0, 1]], "hard": [[0, 1000], [0, 0]]}))
+    files = [str(tmp_path / f"{n}.parquet") for n in ("base", "plain", "short")]
+    assert (
+        main(
+            [*files, "--frontier", f"{tmp_path / 'f.json'}:hard", "--out", str(tmp_path / "out"), "--resamples", "500"]
+        )
+        == 0
+    )
+    out = capsys.readouterr().out
+    assert "O1-Pruner's form to base, DRPO's to plain" in out and "hypervolume 0." in out
+    rows = {r["name"]: r for r in csv.DictReader((tmp_path / "out/scores.csv").open())}
+    assert rows["base"]["aes_o1_pruner"] == "" and rows["plain"]["aes_drpo"] == ""
+    short = {
+        k: float(v) for k, v in rows["short"].items() if v and k not in ("name", "by", "base", "reference", "frontier")
+    }
+    front = {r["name"]: r for r in csv.DictReader((tmp_path / "out/front.csv").open())}
+    (a, t), (a0, t0) = ((float(front[n]["accuracy"]), float(front[n]["tokens"])) for n in ("short", "base"))
+    assert short["aes_o1_pruner"] == pytest.approx(1 - t / t0 + 3 * (a / a0 - 1), rel=1e-4)
+    assert short["aes_o1_pruner_low"] < short["aes_o1_pruner"] < short["aes_o1_pruner_high"]
+    assert short["reg"] == pytest.approx(-a / 2, rel=1e-4) and short["reg_positive"] == 0
+    assert short["p_front"] > 0.9 and rows["plain"]["by"] == "short"
+    matrix = {r["name"]: r for r in csv.DictReader((tmp_path / "out/dominance.csv").open())}
+    assert float(matrix["short"]["base"]) > 0.95 and float(matrix["base"]["short"]) == 0
+    for arguments, message in (
+        (["--base", "bass"], "'bass' is none"),
+        (["--frontier", str(tmp_path / "f.json")], "easy, hard"),
+    ):
+        with pytest.raises(TautError, match=message):
+            main([*files, *arguments, "--out", str(tmp_path / "out")])
+    assert main([files[0], "--out", str(tmp_path / "one")]) == 0  # one point: nothing to compare it with

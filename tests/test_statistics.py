@@ -1,11 +1,21 @@
 """The statistics of an evaluation: closed forms, measured coverage, pairing, and what is too little to say anything."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 
-from benchmarks.statistics import Samples, by_level, compare, problem_means, resampling_weights, summarise
+from benchmarks.coverage import accuracy_cells, coverage_table, lengths, percentile, shares, summary_table
+from benchmarks.intervals import (
+    difference_interval,
+    mean_interval,
+    ratio_interval,
+    resampling_weights,
+    share_interval,
+    student_quantile,
+)
+from benchmarks.statistics import Samples, by_level, compare, problem_means, summarise
 
 
 def evaluation(correct, length=None, ids=None, **columns) -> Samples:
@@ -51,21 +61,63 @@ def test_repeating_every_sample_does_not_narrow_the_interval():
     assert eight.accuracy.se > 2.5 * naive
 
 
-@pytest.mark.parametrize("problems", [60, 150])
-def test_intervals_cover_the_truth_as_often_as_they_say(problems):
-    """1,000 simulated evaluations: 95 % nominal, 2 points allowed; resampling samples would cover about two thirds."""
-    rng = np.random.default_rng(3)
-    hits, naive_hits, trials = np.zeros(2), 0, 1000
-    mean_tokens = 50 * 1.5 * math.exp(0.125)
-    for _ in range(trials):
-        s = summarise(simulate(rng, problems, 8, concentration=0.5), resamples=800)
-        hits += (
-            s.accuracy.low <= 0.5 <= s.accuracy.high,
-            s.tokens.low <= mean_tokens <= s.tokens.high,
-        )
-        naive_hits += abs(s.accuracy.value - 0.5) <= 1.96 * math.sqrt(0.25 / (problems * 8))
-    assert np.all(np.abs(hits / trials - 0.95) <= 0.02), hits / trials
-    assert naive_hits / trials < 0.75
+@pytest.mark.parametrize(
+    "accuracy, agreement, samples", [(0.05, 0, 1), (0.5, 0.9, 16), (0.95, 0.6, 16), (0.05, 0.9, 4)]
+)
+def test_intervals_of_accuracy_hold_the_truth_as_often_as_they_say(accuracy, agreement, samples):
+    """At 30 problems, 2 points and three standard errors of 4,000 simulations allowed; percentile intervals hold 80 %."""
+    values = shares(np.random.default_rng(0), (30, 4000), samples, accuracy, agreement)
+    low, high = share_interval(values, 1 / samples)
+    assert ((low <= accuracy) & (accuracy <= high)).mean() == pytest.approx(0.95, abs=0.03)
+    low, high = percentile(values, 500)
+    if accuracy != 0.5:
+        assert ((low <= accuracy) & (accuracy <= high)).mean() < 0.9
+
+
+@pytest.mark.parametrize("agreement, samples, tail", [(0, 1, 0.8), (0.9, 16, 0.8), (0.9, 4, 1.0)])
+def test_intervals_of_tokens_hold_the_truth_as_often_as_they_say(agreement, samples, tail):
+    rng, truth = np.random.default_rng(1), math.exp(tail**2 / 2)
+    values = lengths(rng, (30, 2000), samples, agreement, tail)
+    low, high = mean_interval(values, 800)
+    assert ((low <= truth) & (truth <= high)).mean() == pytest.approx(0.95, abs=0.03)
+    low, high = percentile(values, 800)
+    assert ((low <= truth) & (truth <= high)).mean() < 0.92
+    low, high = ratio_interval(0.7 * values, lengths(rng, (30, 2000), samples, agreement, tail), 800)
+    assert ((low <= 0.7) & (high >= 0.7)).mean() == pytest.approx(0.95, abs=0.03)
+
+
+def test_intervals_over_samples_would_be_far_too_narrow():
+    values = shares(np.random.default_rng(3), (150, 2000), 8, 0.5, 0.5)
+    low, high = share_interval(values, 1 / 8)
+    assert ((low <= 0.5) & (high >= 0.5)).mean() == pytest.approx(0.95, abs=0.02)
+    naive = 1.96 * math.sqrt(0.25 / (150 * 8))
+    assert (abs(values.mean(axis=0) - 0.5) <= naive).mean() < 0.75
+
+
+def test_methods_that_agree_on_every_problem_are_not_equal_for_certain():
+    low, high = difference_interval(np.zeros((30, 1)), 1.0)
+    assert low[0] == -high[0] < -0.05
+    wide, narrow = (
+        difference_interval(np.eye(1, 30).T / 16, 1 / 16),
+        difference_interval(np.full((30, 1), 1 / 16), 1 / 16),
+    )
+    assert wide[1] - wide[0] > 5 * (narrow[1] - narrow[0])  # where one problem differs, the next may by more
+
+
+@pytest.mark.parametrize("problems", [2, 5, 40])
+def test_a_single_odd_length_gives_a_finite_interval(problems):
+    values = np.full((problems, 1), 100.0)
+    values[0] = 900
+    for low, high in (mean_interval(values), ratio_interval(values, np.full((problems, 1), 50.0))):
+        assert np.isfinite([low, high]).all()
+    low, high = mean_interval(values)
+    assert low[0] < values.mean() < high[0]
+    assert mean_interval(np.full(problems, 7.0)) == (7, 7)
+
+
+def test_student_quantiles():
+    for freedom, quantile in ((1, 12.7062), (2, 4.3027), (3, 3.1824), (8, 2.3060), (29, 2.0452), (500, 1.9647)):
+        assert student_quantile(0.975, freedom) == pytest.approx(quantile, rel=2e-3)
 
 
 def test_paired_differences_are_narrower_than_independent_ones_and_match_the_closed_form():
@@ -158,3 +210,17 @@ def test_the_same_seed_gives_the_same_resamples():
     assert np.array_equal(resampling_weights(30, 50, 1), resampling_weights(30, 50, 1))
     assert not np.array_equal(resampling_weights(30, 50, 1), resampling_weights(30, 50, 2))
     assert resampling_weights(30, 50, 1).sum(axis=1).tolist() == [30] * 50
+
+
+def test_the_coverage_script_measures_every_design_and_sums_up():
+    cells = list(itertools.islice(accuracy_cells(200, 100), 27))
+    assert {c.problems for c in cells} == {30} and len({(c.samples, c.agreement, c.accuracy) for c in cells}) == 27
+    assert len(coverage_table(cells).splitlines()) == 29 and "27" in summary_table(cells)
+
+
+def test_seeds_that_know_different_problems_are_averaged_as_the_bootstrap_does():
+    a, b = evaluation([[1], [1], [0], [-1]] * 20, ids=range(80)), evaluation([[1], [0], [0], [1]] * 20, ids=range(80))
+    s = summarise([a, b], resamples=20_000)
+    assert s.accuracy.value == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert (s.accuracy.high - s.accuracy.low) / 2 == pytest.approx(1.96 * s.accuracy.se, rel=0.05)
+    assert s.tokens.interval == pytest.approx((10, 10))
