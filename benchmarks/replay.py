@@ -3,7 +3,7 @@
 taut replay runs/train                                       # the run's own configuration: is it replayed bit for bit?
 taut replay runs/base reward="{type: laser, target: 60}" advantage=dr_grpo
 taut replay eval.parquet recipe=laser recipe=alp reward.target=60 --out replay
-taut replay LOG... configs=what_if.yaml kl=0.1               # a list and grids:
+taut replay LOG... configs=what_if.yaml kl=0.05              # a list and grids:
     plain: {reward: correct}
     short: {recipe: laser, reward.target: 60}
     laser: {recipe: laser, grid: {reward.target: [40, 60, 80], advantage: [grpo, dr_grpo]}}

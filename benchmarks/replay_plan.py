@@ -27,7 +27,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     configs: str | None = Field(None, description="YAML file, NAME: {recipe, reward, advantage, grid: {key: [values]}}")
-    kl: float = Field(0.1, gt=0, description="nats a response, of the arrows and the reweighted estimates")
+    kl: float = Field(0.02, gt=0, description="nats a response, of the arrows and the reweighted estimates")
     least_ess: float = Field(
         0.5, gt=0, le=1, description="effective share of a group below which reweighting is refused"
     )
