@@ -18,8 +18,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from benchmarks.statistics import CONFIDENCE, RESAMPLES, Samples, Summary, by_level, summarise
-from benchmarks.tables import table
+from benchmarks.evaluation_report import extra_tables, level_table, report, write_report
+from benchmarks.statistics import CONFIDENCE, Samples
 from rewards.errors import TautError
 from rewards.progress import Progress
 from rollout.engine import EngineConfig
@@ -37,7 +37,9 @@ class EvaluateConfig(BaseModel):
 
     model: str = Field(description="a Hugging Face folder, or a run folder (then its final model)")
     data: str = Field(description="JSONL or parquet with id, problem, answer")
-    out: str = Field("eval.parquet", description="one row a sample; must not exist yet")
+    out: str = Field(
+        "eval.parquet", description="one row a sample; must not exist yet. All numbers go beside it, as .json"
+    )
     columns: dict[str, str] = Field(
         default={}, description="our column names and the file's, where they differ: {problem: question}"
     )
@@ -123,6 +125,8 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> Path
     out = Path(config.out)
     if out.exists():
         raise TautError(f"out={out}: exists already; remove it or choose another `out`")
+    if out.suffix == ".json":
+        raise TautError(f"out={out}: the numbers go to this name; name the samples .parquet")
     if config.reference is not None and not config.reference.endswith(".jsonl"):
         raise TautError(f"reference={config.reference}: it is written as JSON lines; name it .jsonl")
     from rewards.verifier import Verifier
@@ -213,7 +217,7 @@ def read_evaluation(path: Path) -> tuple[Samples, dict[str, Any]]:
 
     try:
         with parquet.ParquetFile(path) as file:
-            names = [c for c in COLUMNS[:6] if c in file.schema_arrow.names]
+            names = [c for c in (*COLUMNS[:6], "source", "answer") if c in file.schema_arrow.names]
             raw = (file.schema_arrow.metadata or {}).get(b"taut", b"{}")
             columns = {name: column.to_pylist() for name, column in zip(names, file.read(names).columns, strict=True)}
     except (pa.ArrowException, OSError) as error:
@@ -229,26 +233,13 @@ def read_evaluation(path: Path) -> tuple[Samples, dict[str, Any]]:
             seen[key] = row
     columns.pop("sample_id", None)
     for name, column in columns.items():
-        if name != "verdict" and None in column:
+        if name not in ("verdict", "answer", "source") and None in column:
             raise TautError(f"{path}: row {column.index(None) + 1} has no {name}; evaluate again")
     return Samples(**{name: np.array(column, dtype=object) for name, column in columns.items()}), json.loads(raw)
 
 
-def level_table(samples: Samples | Sequence[Samples]) -> str:
-    """Accuracy, tokens and truncation by level and in all, with intervals."""
-    rows = [["level", "problems", "samples", "accuracy", "tokens", "truncated", "unknown"]]
-    rows += [_row(level, summary) for level, summary in by_level(samples).items()]
-    rows.append(_row("all", summarise(samples)))
-    return table(rows)
-
-
-def _row(name: str, s: Summary) -> list[str]:
-    counts = [str(s.problems), str(s.samples)]
-    return [name, *counts, s.accuracy.text(3), s.tokens.text(1), f"{s.truncation.value:.3f}", str(s.unknown)]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """`taut eval key=value ...`: evaluate, write the parquet, print the table."""
+    """`taut eval key=value ...`: evaluate, write the parquet and, beside it, every number as .json; print the tables."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "-h" in arguments or "--help" in arguments:
         fields = EvaluateConfig.model_fields.items()
@@ -257,8 +248,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_evaluate_config(arguments)
     out = evaluate(config)
     samples, _ = read_evaluation(out)
-    print(level_table(samples))
-    print(f"brackets: {CONFIDENCE:.0%} bootstrap intervals that resample problems ({RESAMPLES:,} resamples)")
+    parts = report(samples)
+    numbers = out.with_suffix(".json")
+    write_report(numbers, parts)
+    print(f"{level_table(samples)}\n\n{extra_tables(parts)}")
+    print(f"brackets: {CONFIDENCE:.0%} intervals over problems; every number with its interval: {numbers}")
     if config.reference:
         print(config.reference)
     print(out)

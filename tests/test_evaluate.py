@@ -1,10 +1,13 @@
 """taut eval: settings that follow from the model, what is written, and what is refused."""
 
+import json
+
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
-from benchmarks.evaluate import level_table, load_evaluate_config, main, read_evaluation
+from benchmarks.evaluate import load_evaluate_config, main, read_evaluation
+from benchmarks.evaluation_report import extra_tables, level_table, report, write_report
 from benchmarks.statistics import Samples
 from rewards.errors import TautError
 from trainers.config import recipe
@@ -73,6 +76,8 @@ def test_an_unfinished_run_a_file_in_the_way_and_a_bad_reference_are_refused(tmp
     (tmp_path / "e.parquet").touch()
     with pytest.raises(TautError, match="exists already"):
         main([f"out={tmp_path / 'e.parquet'}"])
+    with pytest.raises(TautError, match=r"name the samples \.parquet"):
+        main([f"out={tmp_path / 'f.json'}"])
     with pytest.raises(TautError, match=r"name it \.jsonl"):
         main([f"out={tmp_path / 'f.parquet'}", "reference=r.csv"])
 
@@ -83,6 +88,47 @@ def test_the_table_has_every_level_and_all():
     )
     lines = level_table(samples).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["1", "2", "all"] and "0.667" in lines[-1]
+
+
+def judged(problems=40, k=4) -> Samples:
+    rng = np.random.default_rng(0)
+    n = problems * k
+    verdict = rng.integers(0, 2, n)
+    verdict[3] = -1
+    return Samples(
+        np.repeat([f"p{i:02}" for i in range(problems)], k), rng.integers(5, 200, n), verdict, level=np.repeat(["1", "2"], n // 2),
+        source=np.tile(["a", "b"], n // 2), answer=np.where(verdict == 1, "7", rng.choice(["", "8", "9"], n)),
+    )  # fmt: skip
+
+
+def test_the_report_agrees_with_what_it_is_made_of(tmp_path):
+    samples = judged()
+    whole, *others = parts = report(samples)
+    assert [(p["by"], p["name"]) for p in others] == [("level", "1"), ("level", "2"), ("source", "a"), ("source", "b")]
+    known = samples.take(samples.known)
+    assert (whole["problems"], whole["samples"], whole["unknown"]) == (40, 160, 1)
+    assert whole["tokens"]["median"] == np.median(known.length)
+    assert list(whole["pass_at"]) == list(whole["maj_at"]) == ["1", "2", "3"]  # one problem has three known samples
+    assert whole["pass_at"]["1"][0] == pytest.approx(whole["accuracy"][0], abs=1e-6)
+    assert whole["pass_at"]["3"][0] > whole["pass_at"]["2"][0] > whole["pass_at"]["1"][0]
+    assert [b[0] for b in whole["by_budget"]] == [16, 32, 64, 128, 256]
+    assert whole["by_budget"][-1][1:] == pytest.approx(whole["accuracy"], abs=1e-5)
+    assert all(
+        8 * 2**i <= n < 8 * 2**i + 4 for i, (_, n) in enumerate(whole["shortest"].values())
+    )  # equal lengths all count
+    right = known.length[known.verdict == 1]
+    assert whole["tokens_correct"]["p90"] == pytest.approx(np.quantile(right, 0.9))
+    write_report(tmp_path / "e.json", parts)
+    assert json.loads((tmp_path / "e.json").read_text())["parts"] == parts
+    lines = extra_tables(parts).splitlines()
+    assert "pass@3" in lines[0] and "maj@3" in lines[0] and lines[-1].startswith("| accuracy")
+
+
+@pytest.mark.parametrize("verdict", [[-1, -1], [1, 0]])
+def test_a_report_of_almost_nothing_has_no_numbers_made_up(verdict):
+    whole = report(Samples(np.array(["a", "a"]), np.array([3, 9]), np.array(verdict)))[0]
+    assert whole["accuracy"][1:] == [None, None] and whole["maj_at"] == {} and extra_tables([whole])
+    assert (whole["tokens"]["median"] is None) == (verdict == [-1, -1])
 
 
 @pytest.mark.slow
