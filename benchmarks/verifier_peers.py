@@ -86,7 +86,8 @@ def _verl_math_dapo() -> Grade:
 
 def _lm_eval_minerva() -> Grade:
     tools = _module("lm_eval.tasks.minerva_math.utils")
-    tools.parse_latex("x+1")  # imports its parser here, not under the grader's own alarm, which would leave it in halves
+    # imports its parser here, not under the grader's own alarm, which would leave it in halves
+    tools.parse_latex("x+1")
 
     def grade(gold: str, text: str) -> bool:
         box = tools.last_boxed_only_string(text)  # its tasks ask for a phrase, which these responses were not asked for
