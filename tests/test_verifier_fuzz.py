@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import fuzz_verifier
-from benchmarks.fuzz_inputs import KINDS, Generator, Input
-from benchmarks.fuzz_verifier import CASES, Found, fuzz, report
+from benchmarks.fuzz_verifier import KINDS, Generator, Input, run
+from benchmarks.fuzz_verifier.__main__ import main, report
+from benchmarks.fuzz_verifier.run import CASES, Found, fuzz
 from rewards.batch import Verdict
 from rewards.verifier import Judgement, Verifier
 from rewards.verifier.fast import number
@@ -59,14 +59,14 @@ def test_what_must_not_be_is_seen() -> None:
 def test_what_stays_behind_is_seen() -> None:
     found = Found()
     before = {"MiB here": 50.0, "MiB largest worker": 60.0, "threads": 1.0, "open files": 1.0}
-    fuzz_verifier._leaks(found, before, before | {"MiB largest worker": 500.0}, {})
+    run._leaks(found, before, before | {"MiB largest worker": 500.0}, {})
     assert "MiB largest worker: 60 before, 500 after" in found.violations
     assert len(found.memory) == 4
 
 
 def test_one_input_can_be_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
     i = next(i for i in range(100) if Generator(0, CASES, Path("executed"))(i).kind == "thinking")
-    assert fuzz_verifier.main(["--only", str(i)]) == 0
+    assert main(["--only", str(i)]) == 0
     assert "kind='thinking'" in capsys.readouterr().out
 
 
