@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -9,7 +10,12 @@ TEXT = r"\\(?:text(?:rm|bf|it)?|mbox|mathrm|mathbf|mathit)\s*\{[^{}]*\}"
 WORDS = r"(?<=[\d}]) (?!.*\b(?:or|and|plus|minus|times|not)\b)[A-Za-z]{3,}(?: [A-Za-z]+)*"
 UNIT_TAIL = re.compile(rf"(?:\s*{TEXT}(?:{TEXT}|[\s/]|\^\{{?-?\d\}}?|\\cdot)*|{WORDS})$")
 
-FIRST = [("x", "2x+y"), ("3", r"\sqrt{2}+1"), (r"5\text{ cm}", "3:00"), ("(1,x)", "(x,1)")]  # one of each common kind
+FIRST = [  # one of each common kind: the parser learns each form of expression when it first meets it
+    ("x", "2x+y"), ("3", r"\sqrt{2}+1"), (r"5\text{ cm}", "3:00"), ("(1,x)", "(x,1)"), ("7", r"2\sqrt{3}-\frac{\sqrt{5}}{2}"),
+    (r"\frac{2\pi}{3}", r"\frac{x+1}{x^2-4}"), (r"\{1,2\}", r"\{2,3\}"), (r"(-\infty,2]\cup[3,\infty)", r"x\le 2"),
+    ("2^{10}x", r"e^{2x}\sin(x)"), (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\3\end{pmatrix}"), ("3+2i", r"\pm 4"),
+    (r"\frac{5}{\sqrt{7}}", r"\log_2 5"), (r"4:30 \text{ p.m.}", "1,2,3"),
+]  # fmt: skip
 
 
 def warm_up() -> None:
@@ -30,7 +36,7 @@ def equal(gold: str, answer: str) -> tuple[str, str]:
     clash = all(tails.values()) and tails[gold][0].casefold() != tails[answer][0].casefold()
     reason = "gold unparseable"
     for plain in [without_unit, str] if any(tails.values()) and not clash else [str]:
-        left = parse(plain(gold), real)
+        left = parse_gold(plain(gold), real)
         if left is None:
             continue
         right = parse(plain(answer), real)
@@ -58,6 +64,7 @@ def same(left: Any, right: Any) -> bool:
         return False
 
 
+@functools.lru_cache(maxsize=4096)
 def without_unit(text: str) -> str:
     """The text without the unit at its end, in words or in \\text; unchanged where there is none."""
     from latex2sympy2_extended.math_normalization import NormalizationConfig, normalize_latex
@@ -68,6 +75,7 @@ def without_unit(text: str) -> str:
     return normalize_latex(bare or text, NormalizationConfig(units=True, boxed="none"))
 
 
+@functools.lru_cache(maxsize=4096)
 def unit(text: str) -> str:
     """The last word of a text that ends with a unit, else ""."""
     from latex2sympy2_extended.math_normalization import NormalizationConfig, normalize_latex
@@ -98,6 +106,9 @@ def parse(text: str, real: bool | None = True) -> Any:
         raise
     except Exception:  # the grammar raises bare Exceptions, and sympy whatever it likes
         return None
+
+
+parse_gold = functools.lru_cache(maxsize=4096)(parse)  # one gold has many answers, most of them not its own spelling
 
 
 def exact(value: Any) -> Any:

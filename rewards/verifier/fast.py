@@ -44,6 +44,8 @@ _NUMBER = re.compile(
     r"|(?:(?P<whole2>\d+) )?(?P<num2>\d+)/(?P<den2>\d+)"
     r")(?:\^\{?\\circ\}?)?"
 )
+_BRACKETS = [("(", ")"), ("[", "]"), ("(", "]"), ("[", ")"), (r"\{", r"\}")]
+_MAYBE_THOUSANDS = re.compile(r"\d,\d{3}(?!\d)")
 _SCIENTIFIC = re.compile(r"([+-]?\d+(?:\.\d+)?)(?:\\(?:times|cdot) ?|\*)10\^(?:\{([+-]?\d{1,3})\}|(\d))")
 _LETTER = re.compile(r"\\(math(?:bb|cal|frak|scr)) ([A-Za-z])(?![A-Za-z])")
 _LN = re.compile(r"\\log ?_ ?(?:\{ ?e ?\}|e(?![A-Za-z]))")
@@ -144,12 +146,29 @@ def number(text: str) -> Fraction | None:
     return -value if part["sign"] == "-" else value
 
 
+def numbers(text: str) -> tuple[str, list[Fraction]] | None:
+    """The brackets and the values of a normalised tuple, interval or set of plain numbers; None for anything else.
+
+    None too where a comma may as well part thousands: (1,234,5).
+    """
+    brackets = next((a + b for a, b in _BRACKETS if text.startswith(a) and text.endswith(b)), None)
+    if brackets is None or "," not in text or _MAYBE_THOUSANDS.search(text):
+        return None
+    size = len(brackets) // 2
+    values = [number(part) for part in text[size:-size].split(",")]
+    return None if None in values else (brackets, [value for value in values if value is not None])
+
+
 def compare(gold: str, answer: str) -> tuple[bool, str] | None:
     """(equal, rule) for two normalised texts where text or exact arithmetic decides; None where algebra is needed."""
     if gold == answer:
         return True, "string"
-    left = number(gold)
-    right = number(answer) if left is not None else None
-    if right is None:
+    if (left := number(gold)) is not None:
+        right = number(answer)
+        return None if right is None else (left == right, "number")
+    if gold[:1] not in "([\\" or (ours := numbers(gold)) is None or (theirs := numbers(answer)) is None:
         return None
-    return left == right, "number"
+    if ours[0] != theirs[0]:
+        return None
+    unordered = ours[0] == r"\{\}"
+    return (set(ours[1]) == set(theirs[1]) if unordered else ours[1] == theirs[1]), "numbers"

@@ -35,6 +35,8 @@ def decide(gold: str, answer: str, arithmetic: bool = True) -> tuple[bool, str] 
 
     Unless `arithmetic`, an answer of digits and operators that is not a number by itself is wrong.
     """
+    if gold == answer:
+        return True, "string"
     left, right = _gold(gold), _unwrapped(_PREAMBLE.sub("", tidy(answer)).strip())
     if ":" in left:
         right = _RATIO.sub(":", right)
