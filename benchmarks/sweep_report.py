@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.board import clock
+from benchmarks.collect import Configuration, evaluation_of
 from benchmarks.evaluate import read_evaluation
 from benchmarks.pareto import (
-    Configuration,
     Point,
     draw,
-    evaluation_of,
     front_table,
     make_points,
     non_dominated,
@@ -77,7 +76,8 @@ def _configurations(sweep: SweepConfig, runs: Sequence[Planned]) -> tuple[list[C
     lacking = []
     for run in runs:
         try:
-            samples, about = read_evaluation(evaluation_of(run.folder))
+            file = evaluation_of(run.folder)
+            samples, about = read_evaluation(file)
         except TautError:
             lacking.append(run.name)
             continue
@@ -85,6 +85,7 @@ def _configurations(sweep: SweepConfig, runs: Sequence[Planned]) -> tuple[list[C
         c = found.setdefault(name, Configuration(name, run.kind))
         c.evaluations.append(samples)
         c.about.append(about)
+        c.files.append(file)
     return list(found.values()), lacking
 
 
@@ -94,8 +95,9 @@ def _reference(points: Sequence[Point]) -> str:
 
 def _method(reference: str) -> str:
     return (
-        f"Brackets: {CONFIDENCE:.0%} percentile bootstrap intervals ({RESAMPLES:,} resamples of the problems, seed {SEED}; seeds"
-        f" of one configuration are averaged). ±: one standard error of the paired difference to {reference}, same resamples."
+        f"Brackets: {CONFIDENCE:.0%} intervals over problems (accuracy: Wilson's on the effective sample size; tokens: bootstrap-t;"
+        f" seed {SEED}); seeds of one configuration are averaged. ±: one standard error of the paired difference to {reference},"
+        f" {RESAMPLES:,} resamples of the problems."
     )
 
 
