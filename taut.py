@@ -79,6 +79,13 @@ def evaluate(arguments: list[str]) -> int:
     return main(arguments)
 
 
+def data(arguments: list[str]) -> int:
+    """a public data set as problems: NAME [--out FILE] [--split S] [--from FILE ...]; without a name, the list of them"""
+    from benchmarks.data import main
+
+    return main(arguments)
+
+
 def verify(arguments: list[str]) -> int:
     """verdicts on the responses of a file, against its labels: FILE [gold=COLUMN response=COLUMN label=COLUMN --out FILE]"""
     from benchmarks.verify_file import main
@@ -124,6 +131,7 @@ def methods(arguments: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "eval": evaluate,
+    "data": data,
     "verify": verify,
     "sweep": sweep,
     "replay": replay,
