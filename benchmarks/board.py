@@ -95,7 +95,11 @@ class Board:
 
     def changed(self, job: Job) -> None:
         """A line on what happened; of a failed job also the end of its log."""
-        if job.state == "failed":
+        if job.state == "waiting":
+            self.say(
+                f"{job.name}: failed ({job.error}); it is tried once more. End of {job.log}:\n{_indent(tail(job.log))}"
+            )
+        elif job.state == "failed":
             self.say(f"{job.name}: FAILED ({job.error}); the others go on. End of {job.log}:\n{_indent(tail(job.log))}")
         elif job.skipped:
             self.say(f"{job.name}: finished before")
@@ -181,7 +185,7 @@ class LiveBoard(Board):
     def changed(self, job: Job) -> None:
         """Above the table: failures only; all else stands in it."""
         self.look(job)
-        if job.state == "failed":
+        if job.state in ("failed", "waiting"):
             super().changed(job)
 
     def say(self, text: str) -> None:

@@ -1,13 +1,15 @@
 """Run commands side by side, each on a core or a GPU of its own: the scheduler of a sweep. Knows nothing of training.
 
 A job is a row of stages (train, then evaluate); a stage is a command and a test of whether it is done, so what is done
-is never done again and what was cut off goes on. A job that fails does not stop the others.
+is never done again and what was cut off goes on. A job that fails does not stop the others; it is tried once more when
+they have had their turn, unless another has failed twice in the very same way.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -15,10 +17,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 GRACE_S = 60.0  # how long an interrupted job may take to save before it is killed
 PR_SET_PDEATHSIG = 1
@@ -33,9 +35,30 @@ class Stage:
     done: Callable[[], bool]
 
 
+class Process(Protocol):
+    """A command that was started."""
+
+    def poll(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs."""
+
+    def interrupt(self) -> None:
+        """Ask it to save and end."""
+
+    def kill(self) -> None:
+        """End it and all it started, and wait for that."""
+
+
+class Place(Protocol):
+    """Where one job at a time runs."""
+
+    def start(self, command: Sequence[str], log: Path) -> Process:
+        """Run the command here; what it prints is appended to `log`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Slot:
-    """Where one job runs: a CPU core, or a GPU by its id; neither: anywhere."""
+    """A place on this machine: a CPU core, or a GPU by its id; neither: anywhere."""
 
     core: int | None = None
     gpu: str | None = None
@@ -46,12 +69,53 @@ class Slot:
             return {"CUDA_VISIBLE_DEVICES": self.gpu}
         return {"OMP_NUM_THREADS": "1"} if self.core is not None else {}
 
+    def start(self, command: Sequence[str], log: Path) -> Process:
+        """See `Place`."""
+        return LocalProcess(command, log, self.environment(), self.core)
+
+
+class LocalProcess:
+    """A command in a session of its own on this machine; it ends when we do."""
+
+    def __init__(
+        self, command: Sequence[str], log: Path, environment: Mapping[str, str], core: int | None = None
+    ) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            output.write(f"$ {shlex.join(command)}\n".encode())
+            output.flush()
+            self._process = subprocess.Popen(
+                command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+                start_new_session=True,  # the terminal's Ctrl-C reaches the sweep alone, which passes it on once
+                preexec_fn=_prepare(core),
+            )
+
+    def poll(self) -> int | None:
+        """See `Process`."""
+        return self._process.poll()
+
+    def interrupt(self) -> None:
+        """See `Process`."""
+        if self.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """See `Process`."""
+        if self.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
 
 @dataclass(eq=False)
 class Job:
     """What is run under one name; output of all stages goes to `log`.
 
-    state: waiting | running | finished | failed | interrupted. skipped: finished before this sweep began.
+    state: waiting | running | finished | failed | interrupted. skipped: finished before this sweep began. error: how it failed
+    last. failures: how it failed each time. seconds: wall time of all attempts.
     """
 
     name: str
@@ -61,11 +125,11 @@ class Job:
     skipped: bool = False
     stage: str = ""
     error: str = ""
-    began: float = 0.0
-    ended: float = 0.0
-    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
-    _slot: Slot | None = field(default=None, repr=False)
-    _output: IO[bytes] | None = field(default=None, repr=False)
+    failures: list[str] = field(default_factory=list)
+    _before: float = 0.0
+    _began: float | None = None
+    _process: Process | None = field(default=None, repr=False)
+    _place: Place = field(default_factory=Slot, repr=False)
 
     def next_stage(self) -> Stage | None:
         """The first stage that is not done."""
@@ -73,15 +137,25 @@ class Job:
 
     @property
     def seconds(self) -> float:
-        """Wall time so far, or in all."""
-        return (self.ended or time.monotonic()) - self.began if self.began else 0.0
+        """Wall time so far, or in all; the time between two attempts is not in it."""
+        return self._before + (time.monotonic() - self._began if self._began is not None else 0.0)
+
+    @property
+    def likeness(self) -> str:
+        """How the job failed last and what it said then, without its name and numbers: the same for the same mistake."""
+        last = re.sub(rf"\b{re.escape(self.name)}\b", "", tail(self.log, 1))
+        return re.sub(r"\d+", "#", f"{self.error}: {last}")
+
+    def clock(self, runs: bool) -> None:
+        """Start the clock, or stop it."""
+        self._before, self._began = self.seconds, time.monotonic() if runs else None
 
 
 class Watcher(Protocol):
     """Who is told how the jobs go."""
 
     def changed(self, job: Job) -> None:
-        """The job started, began another stage, finished or failed."""
+        """The job started, began another stage, finished, failed, or (waiting) failed and will be tried once more."""
 
     def tick(self, jobs: Sequence[Job]) -> None:
         """Called several times a second."""
@@ -113,9 +187,10 @@ def visible_gpus() -> list[str]:
     return listed.stdout.split() if listed.returncode == 0 else []
 
 
-def run_jobs(jobs: Sequence[Job], places: Sequence[Slot], watcher: Watcher, poll_s: float = 0.2) -> bool:
+def run_jobs(jobs: Sequence[Job], places: Sequence[Place], watcher: Watcher, poll_s: float = 0.2) -> bool:
     """Run all jobs; True when none was left over. Ctrl-C or SIGTERM stops them: they are asked to save, then waited for."""
     waiting, free, running = [], list(places), []
+    hopeless: set[str] = set()  # how jobs failed that failed alike twice
     for job in jobs:
         if job.next_stage() is None:
             job.state, job.skipped = "finished", True
@@ -128,8 +203,12 @@ def run_jobs(jobs: Sequence[Job], places: Sequence[Slot], watcher: Watcher, poll
         while waiting or running:
             while waiting and free:
                 job = waiting.pop(0)
-                job._slot = free.pop(0)
-                job.began = time.monotonic()
+                if job.failures and job.likeness in hopeless:
+                    job.state, job.error = "failed", f"{job.error}, as another did twice"
+                    watcher.changed(job)
+                    continue
+                job._place = free.pop(0)
+                job.clock(True)
                 running.append(job)
                 _begin(job)
                 watcher.changed(job)
@@ -137,8 +216,10 @@ def run_jobs(jobs: Sequence[Job], places: Sequence[Slot], watcher: Watcher, poll
             for job in [j for j in running if _ended(j)]:
                 if job.state != "running" or not _begin(job):
                     running.remove(job)
-                    free.append(job._slot or Slot())
-                    job.ended = time.monotonic()
+                    free.append(job._place)
+                    job.clock(False)
+                if job.state == "failed" and _try_again(job, hopeless):
+                    waiting.append(job)
                 watcher.changed(job)
             watcher.tick(jobs)
         return True
@@ -174,32 +255,19 @@ def _begin(job: Job) -> bool:
         job.state, job.stage = "finished", ""
         return False
     job.state, job.stage = "running", stage.label
-    command, slot = stage.command(), job._slot or Slot()
-    job.log.parent.mkdir(parents=True, exist_ok=True)
-    job._output = job.log.open("ab")
-    job._output.write(f"$ {shlex.join(command)}\n".encode())
-    job._output.flush()
-    job._process = subprocess.Popen(
-        command,
-        stdout=job._output,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", **slot.environment()},
-        start_new_session=True,  # the terminal's Ctrl-C reaches the sweep alone, which passes it on once
-        preexec_fn=_prepare(slot),
-    )
+    job._process = job._place.start(stage.command(), job.log)
     return True
 
 
-def _prepare(slot: Slot) -> Callable[[], None]:
+def _prepare(core: int | None) -> Callable[[], None]:
     """What the child does before it becomes the command: bind itself, hear SIGINT even where a shell's `&` made us deaf
     to it, and die with us rather than go on unseen."""
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
 
     def prepare() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if slot.core is not None:
-            os.sched_setaffinity(0, {slot.core})
+        if core is not None:
+            os.sched_setaffinity(0, {core})
         if library is not None:
             library.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -212,13 +280,23 @@ def _ended(job: Job) -> bool:
     code = job._process.poll()
     if code is None:
         return False
-    if job._output:
-        job._output.close()
     stage = next(s for s in job.stages if s.label == job.stage)
     if code != 0 or not stage.done():
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         job.state = "failed"
         job.error = f"{job.stage}: {how}" + ("" if code else ", but the stage is not finished")
+        job.failures.append(job.error)
+    return True
+
+
+def _try_again(job: Job, hopeless: set[str]) -> bool:
+    """Whether a failed job is tried once more, which makes it wait. What failed twice alike is remembered in `hopeless`: a
+    mistake that all share must not cost each of them two attempts. A signal is nobody's mistake."""
+    if len(job.failures) > 1:
+        if "killed by" not in job.error:
+            hopeless.add(job.likeness)
+        return False
+    job.state = "waiting"
     return True
 
 
@@ -227,8 +305,8 @@ def _stop(running: list[Job], watcher: Watcher) -> None:
     for job in running:
         job.state = "interrupted"
         watcher.changed(job)
-        if job._process and job._process.poll() is None:
-            job._process.send_signal(signal.SIGINT)
+        if job._process:
+            job._process.interrupt()
     until = time.monotonic() + GRACE_S
     try:
         while time.monotonic() < until and any(j._process and j._process.poll() is None for j in running):
@@ -238,8 +316,5 @@ def _stop(running: list[Job], watcher: Watcher) -> None:
 
 
 def _kill(job: Job) -> None:
-    if job._process and job._process.poll() is None:
-        os.killpg(job._process.pid, signal.SIGKILL)
-        job._process.wait()
-    if job._output:
-        job._output.close()
+    if job._process:
+        job._process.kill()

@@ -59,25 +59,28 @@ class Configuration(BaseModel):
 
 
 def configurations(entries: dict[str, Any], over: Sequence[tuple[list[str], Any]] = ()) -> list[Configuration]:
-    """The configurations of a mapping NAME -> {recipe, reward, advantage, grid}, `over` laid on each; `grid` alone as a name is
-    a grid without a name. Raises TautError naming the entry."""
-    return [c for name, entry in entries.items() for c in _expand(name, entry, over)]
+    """The configurations of a mapping NAME -> {recipe, reward, advantage, grid}, `over` laid on each. Raises TautError naming
+    the entry."""
+    return [_configuration(" ".join(words), settings, over) for words, settings in expand(entries, "configuration")]
 
 
-def _expand(name: str, entry: Any, over: Sequence[tuple[list[str], Any]]) -> Iterator[Configuration]:
-    if not isinstance(entry, dict):
-        raise TautError(f"configuration {name!r}: is {entry!r}; write {name}: {{reward: ..., advantage: ...}}")
-    if name == "grid":
-        name, entry = "", {"grid": entry}
-    grid = entry.get("grid") or {}
-    if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
-        raise TautError(f"configuration {name or 'grid'!r}: grid is {grid!r}; write grid: {{key: [values]}}")
-    for values in itertools.product(*grid.values()):
-        point = dict(zip(grid, values, strict=True))
-        title = " ".join(
-            [*([name] if name else []), *(f"{k.removeprefix('reward.')}={_word(v)}" for k, v in point.items())]
-        )
-        yield _configuration(title, {k: v for k, v in entry.items() if k != "grid"} | point, over)
+def expand(entries: dict[str, Any], what: str) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """(words of the name, settings) of each point of a mapping NAME -> {settings, grid: {key: [values]}}, the grids multiplied
+    out; `grid` alone as a name is a grid without a name.
+
+    Raises TautError naming the entry, as `what` calls it.
+    """
+    for name, entry in entries.items():
+        if not isinstance(entry, dict):
+            raise TautError(f"{what} {name!r}: is {entry!r}; write {name}: {{reward: ..., advantage: ...}}")
+        first, entry = ([], {"grid": entry}) if name == "grid" else ([name], entry)
+        grid = entry.get("grid", {})
+        if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
+            raise TautError(f"{what} {name!r}: grid is {grid!r}; write grid: {{key: [values]}}")
+        for values in itertools.product(*grid.values()):
+            point = dict(zip(grid, values, strict=True))
+            words = [f"{key.removeprefix('reward.')}={_word(value)}" for key, value in point.items()]
+            yield first + words, {k: v for k, v in entry.items() if k != "grid"} | point
 
 
 def _word(value: Any) -> str:

@@ -4,6 +4,7 @@
     runs:
       plain: {reward: {type: correct}}
       laser: {reward: {type: laser, target: 60}}
+      alp: {recipe: alp, grid: {reward.beta: [0.1, 0.5], advantage: [grpo, dr_grpo]}}  # a run for every combination
     seeds: [0, 1]                         # each run is made with each seed
     evaluation: {problems: 600, samples: 4}   # what `taut eval` takes; the base model is evaluated too
     labels: {laser: LASER T=60}           # names in table and picture

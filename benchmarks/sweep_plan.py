@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from benchmarks.evaluate import EvaluateConfig
+from benchmarks.replay_plan import expand
 from rewards.errors import TautError
 from rewards.registry import nearest
 from trainers.config import TrainConfig, load_config, merge, parse_override, read_yaml, resolve, set_dotted
@@ -36,11 +37,23 @@ class SweepConfig(BaseModel):
 
     @field_validator("runs")
     @classmethod
-    def _names(cls, runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        for name in runs:
-            if not re.fullmatch(r"[\w.+-]+", name) or re.search(r"-s\d+$", name) or re.fullmatch(r"base(-\d+)?", name):
-                raise ValueError(f"run {name!r}: a name is letters, digits and _.+-, not `base`, and not ending in -s0")
-        return runs
+    def _expanded(cls, runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """One entry a run, grids multiplied out: `laser-target=40`."""
+        expanded: dict[str, dict[str, Any]] = {}
+        try:
+            points = list(expand(runs, "run"))
+        except TautError as error:
+            raise ValueError(str(error)) from None
+        for words, settings in points:
+            name = "-".join(word if word in runs else re.sub(r"[^\w.+=-]+", "_", word) for word in words)
+            if name in expanded:
+                raise ValueError(f"run {name!r}: stands there twice; give each run a name of its own")
+            if not re.fullmatch(r"[\w.+=-]+", name) or re.search(r"-s\d+$", name) or re.fullmatch(r"base(-\d+)?", name):
+                raise ValueError(
+                    f"run {name!r}: a name is letters, digits and _.+=-, not `base`, and not ending in -s0"
+                )
+            expanded[name] = settings
+        return expanded
 
     @field_validator("seeds")
     @classmethod

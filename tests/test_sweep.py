@@ -81,6 +81,28 @@ def test_stages_follow_each_other_and_a_failure_leaves_the_others_alone(tmp_path
     assert (tmp_path / "x.done").exists()
 
 
+def test_a_failure_is_tried_once_more_when_the_others_have_had_their_turn(tmp_path):
+    flaky = script_job(tmp_path, "flaky", "me = done.with_suffix('.tried')\nif me.exists(): done.touch()\nme.touch()")
+    other = script_job(tmp_path, "other", "done.touch()")
+    watcher = Silent()
+    assert run_jobs([flaky, other], [Slot()], watcher, poll_s=0.02)
+    states = [s for s in watcher.states if s[1] != "running"]
+    assert states == [("flaky", "waiting"), ("other", "finished"), ("flaky", "finished")]
+    assert flaky.failures == ["train: exit code 0, but the stage is not finished"] and flaky.seconds < 30
+
+
+def test_what_failed_twice_alike_is_not_tried_twice_by_all(tmp_path):
+    """A mistake that runs share costs one of them two attempts and each other one; a kill is no mistake."""
+    code = "open(str(done) + '.tried', 'a').write('x'); print('step 3 of {0}: no such key'); sys.exit(2)"
+    jobs = [script_job(tmp_path, name, code.format(name)) for name in ("a", "b", "c")]
+    killed = [script_job(tmp_path, f"k{i}", "os.kill(os.getpid(), 9)") for i in range(2)]
+    assert run_jobs([*jobs, *killed], [Slot()], Silent(), poll_s=0.02)
+    assert [len(k.failures) for k in killed] == [2, 2]
+    tried = [(tmp_path / f"{j.name}.done.tried").read_text() for j in jobs]
+    assert sorted(map(len, tried)) == [1, 1, 2]
+    assert [j.error for j in jobs] == ["train: exit code 2", *["train: exit code 2, as another did twice"] * 2]
+
+
 DRIVER = """
 import sys, pathlib
 sys.path.insert(0, {repository!r})
@@ -327,10 +349,27 @@ def test_settings_are_laid_base_then_run_then_command_line(tmp_path):
     assert (a.kind, b.kind, b.folder.name) == ("plain", "shaped", "b-s4")
 
 
+def test_grids_are_multiplied_out(tmp_path):
+    file = sweep_file(tmp_path, """
+        base: {steps: 7}
+        runs: {laser: {recipe: laser, grid: {reward.target: [40, 60], advantage: [grpo, {type: raw}]}}, grid: {prompts: [2, 4]}}
+        """)  # fmt: skip
+    runs = plan(load_sweep(file)[0], tmp_path / "out")
+    assert [r.name for r in runs] == [
+        *(f"laser-target={t}-advantage={a}-s0" for t in (40, 60) for a in ("grpo", "raw")),
+        "prompts=2-s0", "prompts=4-s0",
+    ]  # fmt: skip
+    config = runs[3].config
+    assert config and config.reward.model_dump()["target"] == 60 and config.advantage.type == "raw"
+
+
 @pytest.mark.parametrize("text, message", [
     ("runs: {a: {stepz: 3}}", "run 'a'.*stepz.*did you mean 'steps'"),
     ("runs: {a: {reward: {type: lazer}}}", "run 'a'.*laser"),
     ("runs: {base: {}}", "run 'base': a name is"),
+    ("runs: {a: {grid: {steps: 3}}}", "run 'a': grid is .*write grid: {key: \\[values\\]}"),
+    ("runs: {a: {grid: {steps: [3, 3]}}}", "run 'a-steps=3': stands there twice"),
+    ("runs: {a: 3}", "runs.a"),
     ("runs: {}", "runs"),
     ("runs: {a: {}}\nseeds: [1, 1]", "each seed once"),
     ("runs: {a: {}}\nevaluate: {}", "did you mean 'evaluation'"),
