@@ -15,7 +15,7 @@ LOG is a run folder, its rollouts/, a parquet of `taut eval`, verl's rollout fol
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +24,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.predicted_step import SUMS, Groups, ProblemSums, group_sums, one_each
-from benchmarks.replay_plan import AS_LOGGED, PIECES, Configuration, Settings, parse
+from benchmarks.replay_log import (
+    check_groups,
+    check_model,
+    difference,
+    logged_configuration,
+    logged_nodes,
+    progress_of,
+)
+from benchmarks.replay_plan import AS_LOGGED, Configuration, Settings, parse
 from rewards.base import Reward, Scores
 from rewards.batch import Batch, Floats
 from rewards.errors import TautError
@@ -32,8 +40,6 @@ from rewards.progress import Progress
 from rewards.registry import dump
 from rollout.foreign_logs import Foreign, read_log
 from rollout.log import LoggedStep
-from rollout.paths import locate
-from trainers.config import resolve
 from trainers.monitor import zero_signal
 
 REMEDIES = {
@@ -122,11 +128,11 @@ class Replayer:
     def _watch(self, place: str, step: LoggedStep, progress: Progress, first: bool) -> None:
         """What a reward samples beside training is not in the log. Its state is, where the same node was in the run; else the
         step's own rollouts stand in for what would have been sampled."""
-        logged = dict(_nodes(step))
-        for path, node in self._reward.walk():
+        watching = [(path, node) for path, node in self._reward.walk() if node.state_version and node.monitor()]
+        logged = dict(logged_nodes(step)) if watching else {}
+        for path, node in watching:
             wanted = node.monitor()
-            if wanted is None or not node.state_version:
-                continue
+            assert wanted is not None
             if logged.get(path, (None, None))[0] == dump(node):
                 node.load_state_dict({"(self)": logged[path][1]})
             elif first or progress.step % wanted.every == 0:
@@ -157,50 +163,6 @@ class Replayer:
         self.advantages.append(per_rollout[batch.order])
 
 
-def progress_of(step: LoggedStep) -> Progress:
-    """Where the run stood; of an evaluation and of others' logs, the cap and the step as far as they say."""
-    if "progress" in step.meta:
-        return Progress(**step.meta["progress"])
-    cap = step.meta.get("max_tokens") or int(step.batch.max_tokens.max(initial=1))
-    number = step.meta.get("step", 0)
-    return Progress(step=number if isinstance(number, int) else 0, max_length=cap, seed=step.meta.get("seed", 0))
-
-
-def _nodes(step: LoggedStep) -> Iterator[tuple[str, tuple[dict[str, Any], dict[str, Any]]]]:
-    """(path, (settings, state)) of every node of the run's reward that had state at the start of this step."""
-    config, state = step.meta.get("config"), (step.meta.get("state") or {}).get("reward") or {}
-    if not isinstance(config, dict) or "reward" not in config:
-        return
-    for path, node in logged_configuration(step).reward.walk():
-        at: Any = state
-        for part in path.split("/")[1:]:
-            at = at.get(part, {})
-        if "(self)" in at:
-            yield path, (dump(node), at["(self)"])
-
-
-def logged_configuration(step: LoggedStep) -> Configuration:
-    """The configuration of the run that wrote this step."""
-    config = step.meta["config"]
-    return resolve(
-        Configuration, {"name": AS_LOGGED, **{k: config[k] for k in PIECES if k in config}}, "the log's config"
-    )
-
-
-def difference(place: str, step: LoggedStep, scores: Scores, advantage: Floats) -> str:
-    """The first row where reward, keep, a term or the advantage is not, bit for bit, what was logged; "" where all are."""
-    columns = step.columns
-    pairs = [("reward", scores.total), ("keep", scores.keep), ("advantage", advantage)]
-    pairs += [(f"term/{name}", values) for name, values in scores.terms.items()]
-    for name, values in pairs:
-        if name not in columns:
-            return f"{place}: no column {name!r} to compare with"
-        if values.tolist() != columns[name]:
-            row = next(i for i, (a, b) in enumerate(zip(values.tolist(), columns[name], strict=True)) if a != b)
-            return f"{place}: row {row + 1}: {name} is {values[row]!r} here, {columns[name][row]!r} in the log"
-    return ""
-
-
 @dataclass
 class Replay:
     """All configurations over all logs."""
@@ -216,6 +178,7 @@ def replay(
     logs: Sequence[Path], wanted: list[Configuration], foreign: Foreign, say: Callable[[str], None] = print
 ) -> Replay:
     """Rescore every step of the logs, each log from its own beginning. Raises TautError for logs without any group."""
+    foreign.tokens = lambda meta: any(map(_reads_tokens, _all_of(wanted, meta)))
     problems: dict[str, int] = {}
     parts: list[tuple[Any, ...]] = []
     rollouts = unknown = 0
@@ -227,10 +190,10 @@ def replay(
             replayer.restart()
         for place, step in read_log(log, foreign):
             batch = step.batch
-            _check_groups(place, batch, foreign)
-            _check_model(place, step, models, log)
+            check_groups(place, batch, foreign)
+            check_model(place, step, models, log)
             if "config" in step.meta and "advantage" in step.columns:
-                here = logged_configuration(step)
+                here = logged_configuration(step.meta)
                 if own is None and not rollouts:
                     own = here
                     replayers.insert(0, Replayer(own))
@@ -259,28 +222,13 @@ def replay(
     return Replay(replayers, Groups(np.cumsum(size) - size, correct, length, problem), rollouts, unknown, foreign.notes)
 
 
-def _check_groups(place: str, batch: Batch, foreign: Foreign) -> None:
-    lone = np.flatnonzero(batch.group_size == 1)
-    if len(lone):
-        row = int(batch.order[batch.starts[lone[0]]])
-        foreign.note(
-            f"{place}: {len(lone)} of {batch.num_groups} problems have one rollout (first: row {row + 1}, "
-            f"{str(batch.problem_id[row])[:60]!r}); a lone rollout is compared with nothing: log several samples a problem"
-        )
+def _all_of(wanted: Sequence[Configuration], meta: Mapping[str, Any]) -> list[Configuration]:
+    """The configurations that a step is scored under: those asked for, and its run's own."""
+    return [*wanted, *([logged_configuration(meta)] if "config" in meta and "progress" in meta else [])]
 
 
-def _check_model(place: str, step: LoggedStep, models: dict[str, Path], log: Path) -> None:
-    """Logs of models with different tokenizers have no common length."""
-    model = (step.meta.get("config") or step.meta).get("model")
-    if not isinstance(model, str) or model in models:
-        return
-    models[model] = log
-    files = {name: locate(name) / "tokenizer.json" for name in models}
-    if len({file.read_bytes() for file in files.values() if file.is_file()}) > 1:
-        raise TautError(
-            f"{place}: of {model}, whose tokenizer is not that of {next(iter(models))} before it; lengths by different "
-            "tokenizers cannot be mixed: replay these logs one by one"
-        )
+def _reads_tokens(c: Configuration) -> bool:
+    return "tokens" in c.reward.needs | c.advantage.needs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -298,5 +246,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return write_report(result, s)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # `taut replay` is the command; this says how fast it is
+    from benchmarks.replay_speed import main as speed
+
+    sys.exit(speed())

@@ -118,6 +118,10 @@ def report(found: Sequence[Finding], result: Replay, settings: Settings) -> str:
     parts.append("Who is pushed where (shares), and advantage by length among correct rollouts:\n\n" + _shares(found))
     parts.append("What each term pays on average:\n\n" + _terms(found))
     warnings = [f"{r.configuration.name}: {w}" for r in result.replayers for w in r.warnings]
+    warnings += [
+        f"{f.name}: {term} paid nothing on this log: a weight that starts at 0, or a history of problems that do not come again"
+        for f in found for term, (right, wrong) in f.pays.items() if right.value == wrong.value == 0.0
+    ]  # fmt: skip
     warnings += [f"refused: {r.refused}" for r in result.replayers if r.refused]
     warnings += [f"{f.name}: no reweighted estimate: {f.tilt.refused}" for f in found if f.tilt.refused]
     warnings += [

@@ -8,7 +8,7 @@ Ours: a run folder, its rollouts/, files of `rollout.log`, and the parquet of `t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class Foreign:
     tokenizer: a model folder, by which responses are counted where there are neither lengths nor token ids; a response that
     ended by itself counts one more, its end-of-sequence. cap: the token limit of a response; those that reach it count as
     truncated where no column says it. where: only rows with these values. notes: remarks for the report;
-    counted_by: what measured the lengths so far.
+    counted_by: what measured the lengths so far. tokens: see `read_rollouts`.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -46,6 +46,7 @@ class Foreign:
     where: Mapping[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     counted_by: str | None = None
+    tokens: Callable[[Mapping[str, Any]], bool] = lambda meta: True
     _encoder: Any = None
 
     def __post_init__(self) -> None:
@@ -78,7 +79,7 @@ def read_log(path: Path, foreign: Foreign) -> Iterator[tuple[str, LoggedStep]]:
     for file in log_files(path):
         if file.suffix == ".parquet" and _is_ours(file):
             _one_measure(foreign, "token ids", str(file))
-            step = read_rollouts(file)
+            step = read_rollouts(file, foreign.tokens)
             _refuse_duplicates(str(file), step.batch)
             yield str(file), _as_training(step)
         else:

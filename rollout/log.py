@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,34 +76,76 @@ def write_rollouts(
     write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
 
 
+class Columns(Mapping[str, list[Any]]):
+    """The columns of one file as lists, each read when it is first asked for."""
+
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
+        self.path, self.names = path, tuple(names)
+        self._read: dict[str, list[Any]] = {}
+
+    def __getitem__(self, name: str) -> list[Any]:
+        if name not in self.names:
+            raise KeyError(name)
+        if name not in self._read:
+            self._read[name] = _table(self.path, [name])[name].to_pylist()
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
 @dataclass(frozen=True)
 class LoggedStep:
-    """One step of a log: `meta` as it was written, the batch, and all other columns under their names."""
+    """One step of a log: `meta` as it was written, the batch, and the file's columns under their names."""
 
     meta: dict[str, Any]
     batch: Batch
-    columns: dict[str, Any]
+    columns: Mapping[str, list[Any]]
 
 
-def read_rollouts(path: Path) -> LoggedStep:
-    """Read what `write_rollouts` wrote. Raises TautError for a file that is no rollout log."""
+def read_rollouts(path: Path, tokens: Callable[[Mapping[str, Any]], bool] = lambda meta: True) -> LoggedStep:
+    """Read what `write_rollouts` wrote. tokens: whether the batch has them, by the file's meta; to read them takes most of
+    the time.
+
+    Raises TautError for a file that is no rollout log.
+    """
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        schema = pq.read_schema(path)
     except Exception as error:  # pyarrow raises many kinds; every one means the same to the user
-        raise TautError(
-            f"{path}: cannot be read as parquet ({error}); give a file of RUN/rollouts or RUN/heldout"
-        ) from error
-    raw = (table.schema.metadata or {}).get(b"taut")
-    missing = [name for name in _BATCH_COLUMNS if name not in table.column_names]
+        raise _unreadable(path, error) from error
+    raw = (schema.metadata or {}).get(b"taut")
+    missing = [name for name in (*_BATCH_COLUMNS, "token_ids") if name not in schema.names]
     if raw is None or missing:
         raise TautError(
             f"{path}: no Taut rollout log (missing {missing or 'metadata'}); give a file of RUN/rollouts or RUN/heldout"
         )
-    columns = {name: table[name].to_pylist() for name in table.column_names}
-    optional = {name: columns[name] for name in OPTIONAL if name in columns}
-    if "tags" in optional:
-        optional["tags"] = [frozenset(names) for names in optional["tags"]]
-    batch = Batch(**{name: columns[name] for name in _BATCH_COLUMNS}, tokens=columns["token_ids"], **optional)
-    return LoggedStep(json.loads(raw), batch, columns)
+    meta = json.loads(raw)
+    optional = [name for name in OPTIONAL if name in schema.names]
+    table = _table(path, [*_BATCH_COLUMNS, *optional, *(["token_ids"] if tokens(meta) else [])])
+    columns: dict[str, Any] = {}
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        plain = name not in _OWN and name != "token_ids" and not column.null_count
+        columns[name] = column.to_numpy(zero_copy_only=False) if plain else column.to_pylist()
+    if "tags" in columns:
+        columns["tags"] = [frozenset(names) for names in columns["tags"]]
+    batch = Batch(tokens=columns.pop("token_ids", None), **columns)
+    return LoggedStep(meta, batch, Columns(path, schema.names))
+
+
+def _table(path: Path, names: list[str]) -> Any:
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path, columns=names, use_threads=False)
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> TautError:
+    return TautError(f"{path}: cannot be read as parquet ({error}); give a file of RUN/rollouts or RUN/heldout")

@@ -14,6 +14,7 @@ import pytest
 from benchmarks.predicted_step import SUMS, Groups, ProblemSums, group_sums, statistics, tilt
 from benchmarks.replay import replay
 from benchmarks.replay_plan import AS_LOGGED, configurations, parse
+from benchmarks.replay_speed import main as speed
 from rewards import build_reward
 from rewards.errors import TautError
 from rollout.foreign_logs import Foreign, read_log
@@ -161,3 +162,20 @@ def test_what_is_wrong_with_a_log_is_named(tmp_path: Path) -> None:
     repetition = configurations({"r": {"reward": {"type": "repetition", "ngram": 3, "max_penalty": -0.1}}})
     refused = replay([write(path, good)], repetition, Foreign()).replayers[0].refused
     assert "reward repetition" in refused and "'tokens'" in refused and "log token ids" in refused
+
+
+def test_a_term_that_never_paid_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = write(tmp_path / "log.jsonl", rows())
+    assert main(["replay", str(log), "cap=90", "reward=hapo", "--out", str(tmp_path / "out")]) == 0
+    assert "what if: hapo paid nothing" not in capsys.readouterr().out  # it pays for being right
+    kimi = "{type: sum, terms: [correct, {type: weight, weight: 0.0, term: kimi}]}"
+    assert main(["replay", str(log), "cap=90", f"reward={kimi}", "--out", str(tmp_path / "out")]) == 0
+    assert "/weight paid nothing on this log: a weight that starts at 0" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_benchmark_replays_a_log_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert speed(["--rollouts", "6000", "--resamples", "200", "--json", str(tmp_path / "speed.json")]) == 0
+    found = json.loads((tmp_path / "speed.json").read_text())
+    assert found["configurations"] == 20 and 0 < found["replay_gib"] < 8
+    assert "replay 6,000 rollouts under 20 configurations" in capsys.readouterr().out

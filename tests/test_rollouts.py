@@ -80,6 +80,9 @@ def test_a_written_step_is_read_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(build_reward("correct").score(step.batch).total, step.columns["reward"])
     assert step.columns["text"][0] == "text é" and step.columns["advantage"] == list(range(6))
     assert list(step.batch.column("tokens")[2]) == [0, 1, 2]
+    assert "text" in step.columns and "nothing" not in step.columns and len(step.columns) == len(list(step.columns))
+    without = read_rollouts(tmp_path / "step.parquet", lambda meta: meta["step"] != 3)
+    assert without.batch.tokens is None and without.columns["token_ids"][2] == [0, 1, 2]
 
 
 def test_the_batch_is_read_back_whole(tmp_path: Path) -> None:
