@@ -39,7 +39,7 @@ from rewards.errors import TautError
 from rewards.progress import Progress
 from rewards.registry import dump
 from rollout.foreign_logs import Foreign, read_log
-from rollout.log import LoggedStep
+from rollout.log import LIST_OF, LoggedStep
 from trainers.monitor import zero_signal
 
 REMEDIES = {
@@ -178,7 +178,7 @@ def replay(
     logs: Sequence[Path], wanted: list[Configuration], foreign: Foreign, say: Callable[[str], None] = print
 ) -> Replay:
     """Rescore every step of the logs, each log from its own beginning. Raises TautError for logs without any group."""
-    foreign.tokens = lambda meta: any(map(_reads_tokens, _all_of(wanted, meta)))
+    foreign.wanted = lambda meta: frozenset(LIST_OF).intersection(_needs(wanted, meta))
     problems: dict[str, int] = {}
     parts: list[tuple[Any, ...]] = []
     rollouts = unknown = 0
@@ -222,13 +222,10 @@ def replay(
     return Replay(replayers, Groups(np.cumsum(size) - size, correct, length, problem), rollouts, unknown, foreign.notes)
 
 
-def _all_of(wanted: Sequence[Configuration], meta: Mapping[str, Any]) -> list[Configuration]:
-    """The configurations that a step is scored under: those asked for, and its run's own."""
-    return [*wanted, *([logged_configuration(meta)] if "config" in meta and "progress" in meta else [])]
-
-
-def _reads_tokens(c: Configuration) -> bool:
-    return "tokens" in c.reward.needs | c.advantage.needs
+def _needs(wanted: Sequence[Configuration], meta: Mapping[str, Any]) -> frozenset[str]:
+    """The columns that a step's configurations read: those asked for, and its run's own."""
+    own = [logged_configuration(meta)] if "config" in meta and "progress" in meta else []
+    return frozenset().union(*(c.reward.needs | c.advantage.needs for c in (*wanted, *own)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from benchmarks.pareto import Configuration, make_points
+from benchmarks.collect import Configuration
+from benchmarks.pareto import make_points
 from benchmarks.scores import score
 from benchmarks.statistics import Samples
 from benchmarks.tables import table

@@ -8,7 +8,7 @@ Ours: a run folder, its rollouts/, files of `rollout.log`, and the parquet of `t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 
 from rewards.batch import Batch, Verdict
 from rewards.errors import TautError
-from rollout.log import LoggedStep, read_rollouts
+from rollout.log import LoggedStep, Wanted, read_rollouts
 from rollout.paths import locate
 from rollout.prompts import load_tokenizer
 from rollout.rows import FORMATS, missing, read_rows, short
@@ -37,7 +37,7 @@ class Foreign:
     tokenizer: a model folder, by which responses are counted where there are neither lengths nor token ids; a response that
     ended by itself counts one more, its end-of-sequence. cap: the token limit of a response; those that reach it count as
     truncated where no column says it. where: only rows with these values. notes: remarks for the report;
-    counted_by: what measured the lengths so far. tokens: see `read_rollouts`.
+    counted_by: what measured the lengths so far. wanted: see `read_rollouts`.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Foreign:
     where: Mapping[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     counted_by: str | None = None
-    tokens: Callable[[Mapping[str, Any]], bool] = lambda meta: True
+    wanted: Wanted = lambda meta: frozenset({"tokens"})
     _encoder: Any = None
 
     def __post_init__(self) -> None:
@@ -79,7 +79,7 @@ def read_log(path: Path, foreign: Foreign) -> Iterator[tuple[str, LoggedStep]]:
     for file in log_files(path):
         if file.suffix == ".parquet" and _is_ours(file):
             _one_measure(foreign, "token ids", str(file))
-            step = read_rollouts(file, foreign.tokens)
+            step = read_rollouts(file, foreign.wanted)
             _refuse_duplicates(str(file), step.batch)
             yield str(file), _as_training(step)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,13 +38,13 @@ def write_atomically(path: Path, write: Any) -> None:
 
 def write_rollouts(
     path: Path, rollouts: Sequence[Rollout], batch: Batch, meta: Mapping[str, Any],
-    scores: Scores | None = None, advantage: np.ndarray | None = None,
+    scores: Scores | None = None, advantage: np.ndarray | None = None, more: Mapping[str, Any] | None = None,
 ) -> None:  # fmt: skip
     """Write one step, one row a rollout.
 
-    Columns: the batch's (`tags` as lists of names); `level`, `gold`, `answer`, `text`, `reason`, `finish_reason`, `forced`,
-    `version`, `prompt_ids` (of the prompt that is trained on), `token_ids`, `log_probs` (engine, nats); when given `reward`,
-    `keep`, `advantage` (N,) or (N, T), `term/<path>` by node.
+    Columns: the batch's (`tags` as lists of names); `level`, `source`, `gold`, `answer`, `text`, `reason`, `finish_reason`,
+    `forced`, `version`, `prompt_ids` (of the prompt that is trained on), `token_ids`, `log_probs` (engine, nats); when given
+    `reward`, `keep`, `advantage` (N,) or (N, T), `term/<path>` by node; and `more`.
     `meta` goes into the schema as JSON: step, progress, configuration, and the states at the start of the step.
     """
     import pyarrow as pa
@@ -55,6 +56,7 @@ def write_rollouts(
         columns["tags"] = pa.array([sorted(tags) for tags in batch.tags], pa.list_(pa.string()))
     columns |= {
         "level": [r.request.problem.level for r in rollouts],
+        "source": [r.request.problem.source for r in rollouts],
         "gold": [r.request.problem.answer for r in rollouts],
         "text": [r.text for r in rollouts],
         "answer": [r.answer for r in rollouts],
@@ -71,6 +73,7 @@ def write_rollouts(
         columns |= {f"term/{name}": values for name, values in scores.terms.items()}
     if advantage is not None:
         columns["advantage"] = list(advantage) if advantage.ndim == 2 else advantage
+    columns |= more or {}
     table = pa.table({name: pa.array(v) if not isinstance(v, pa.Array) else v for name, v in columns.items()})
     table = table.replace_schema_metadata({"taut": json.dumps(dict(meta))})
     write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
@@ -106,9 +109,15 @@ class LoggedStep:
     columns: Mapping[str, list[Any]]
 
 
-def read_rollouts(path: Path, tokens: Callable[[Mapping[str, Any]], bool] = lambda meta: True) -> LoggedStep:
-    """Read what `write_rollouts` wrote. tokens: whether the batch has them, by the file's meta; to read them takes most of
-    the time.
+# columns of the batch whose lists take most of the time to read
+LIST_OF = {"tokens": "token_ids", "mean_log_prob": "log_probs"}
+Wanted = Callable[[Mapping[str, Any]], frozenset[str]]
+
+
+def read_rollouts(path: Path, wanted: Wanted = lambda meta: frozenset({"tokens"})) -> LoggedStep:
+    """Read what `write_rollouts` wrote. wanted: those of LIST_OF that the batch must have, by the file's meta.
+
+    A mean_log_prob that was not logged is made of the engine's log-probs; forced tokens have none.
 
     Raises TautError for a file that is no rollout log.
     """
@@ -126,16 +135,26 @@ def read_rollouts(path: Path, tokens: Callable[[Mapping[str, Any]], bool] = lamb
         )
     meta = json.loads(raw)
     optional = [name for name in OPTIONAL if name in schema.names]
-    table = _table(path, [*_BATCH_COLUMNS, *optional, *(["token_ids"] if tokens(meta) else [])])
+    wants = wanted(meta) - set(optional)
+    table = _table(path, [*_BATCH_COLUMNS, *optional, *(LIST_OF[name] for name in wants)])
     columns: dict[str, Any] = {}
     for name in table.column_names:
         column = table[name].combine_chunks()
-        plain = name not in _OWN and name != "token_ids" and not column.null_count
-        columns[name] = column.to_numpy(zero_copy_only=False) if plain else column.to_pylist()
+        if name == LIST_OF["mean_log_prob"]:
+            columns["mean_log_prob"] = [_mean(nats) for nats in column.to_pylist()]
+        elif name in (LIST_OF["tokens"], *_OWN) or column.null_count:
+            columns[name] = column.to_pylist()
+        else:
+            columns[name] = column.to_numpy(zero_copy_only=False)
     if "tags" in columns:
         columns["tags"] = [frozenset(names) for names in columns["tags"]]
     batch = Batch(tokens=columns.pop("token_ids", None), **columns)
     return LoggedStep(meta, batch, Columns(path, schema.names))
+
+
+def _mean(nats: Sequence[float]) -> float:
+    chosen = [x for x in nats if not math.isnan(x)]
+    return sum(chosen) / len(chosen) if chosen else 0.0
 
 
 def _table(path: Path, names: list[str]) -> Any:

@@ -81,8 +81,18 @@ def test_a_written_step_is_read_back(tmp_path: Path) -> None:
     assert step.columns["text"][0] == "text é" and step.columns["advantage"] == list(range(6))
     assert list(step.batch.column("tokens")[2]) == [0, 1, 2]
     assert "text" in step.columns and "nothing" not in step.columns and len(step.columns) == len(list(step.columns))
-    without = read_rollouts(tmp_path / "step.parquet", lambda meta: meta["step"] != 3)
+    without = read_rollouts(tmp_path / "step.parquet", lambda meta: frozenset())
     assert without.batch.tokens is None and without.columns["token_ids"][2] == [0, 1, 2]
+
+
+def test_mean_log_probs_are_those_of_the_engine_where_none_were_logged(tmp_path: Path) -> None:
+    done = rollouts()
+    done[1].log_probs = (float("nan"), -1.0, -2.0)  # the first was forced
+    done[2].log_probs = (float("nan"),)
+    write_rollouts(tmp_path / "step.parquet", done, to_batch(done), {})
+    batch = read_rollouts(tmp_path / "step.parquet", lambda meta: frozenset({"mean_log_prob"})).batch
+    assert batch.column("mean_log_prob")[1:3].tolist() == [-1.5, 0.0]
+    assert batch.column("mean_log_prob")[3] == -0.5
 
 
 def test_the_batch_is_read_back_whole(tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""The predicted step against training: rank correlations, their intervals, and the whole on a real, tiny sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from benchmarks.predicted_report import report
+from benchmarks.predicted_vs_trained import MEASURES, Row, correlate, main, ranks, spearman
+from taut import main as taut
+
+TINY = ["rollout.engine=transformers", "evaluation.rollout.engine=transformers"]
+
+
+def test_ranks_and_their_correlation() -> None:
+    np.testing.assert_array_equal(ranks(np.array([3.0, 1.0, 3.0, 2.0])), [3.5, 1.0, 3.5, 2.0])
+    assert spearman(np.array([1.0, 2.0, 3.0]), np.array([10.0, 20.0, 1000.0])) == pytest.approx(1.0)
+    a, b = np.random.default_rng(0).normal(size=(2, 9)).astype(np.float64)
+    distance = float(((ranks(a) - ranks(b)) ** 2).sum())
+    assert spearman(a, b) == pytest.approx(1 - 6 * distance / (9 * 80))  # the closed form without ties
+    assert np.isnan(spearman(np.ones(4), np.arange(4.0)))
+
+
+def made(noise: float, configurations: int = 10, seeds: int = 3) -> list[Row]:
+    """Changes that follow the prediction up to noise of the seeds."""
+    rng = np.random.default_rng(1)
+    rows = []
+    for c in range(configurations):
+        trained = {m: c + noise * rng.normal(size=seeds) for m in MEASURES}
+        rows.append(
+            Row(
+                f"c{c}", "reward", {m: float(c) for m in MEASURES}, trained,
+                {m: c + 0.01 * rng.normal(size=200) for m in MEASURES},
+                {m: v + 0.01 * rng.normal(size=(200, seeds)) for m, v in trained.items()},
+            )
+        )  # fmt: skip
+    return rows
+
+
+def test_intervals_are_wider_over_other_configurations_and_noise_costs() -> None:
+    clean, noisy = (correlate(made(noise), "tokens", 200, 0) for noise in (0.0, 4.0))
+    assert clean["value"] == pytest.approx(1.0) and clean["seeds"] == pytest.approx(1.0)
+    assert noisy["value"] < 1 and noisy["seeds"] < 1
+    assert np.diff(noisy["others"]) > np.diff(noisy["these"]) > 0
+
+
+def test_the_report_names_every_configuration() -> None:
+    text = report(made(1.0), "10 rollouts", {"c3": "third"})
+    assert "| all " in text and "third" in text and all(f"c{i} " in text for i in range(10) if i != 3)
+
+
+@pytest.mark.slow
+def test_a_tiny_sweep_is_held_against_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = {"steps": 1, "prompts": 2, "sampling.samples": 4, "sampling.max_tokens": 64, "heldout.data": None}
+    short = {"type": "sum", "terms": ["correct", {"type": "weight", "weight": -1.0, "term": "linear_length"}]}
+    runs = {"plain": {"reward": {"type": "correct"}}, "short": {"reward": short}}
+    heldout = {"data": "benchmarks:overthinker/data/heldout.jsonl", "problems": 8, "samples": 1}
+    sweep = tmp_path / "tiny.yaml"
+    sweep.write_text(yaml.safe_dump({"base": {"recipe": "overthinker", **small}, "runs": runs, "evaluation": heldout}))
+    assert taut(["sweep", str(sweep), "--out", str(tmp_path / "runs"), *TINY]) == 0
+    train, log = "benchmarks:overthinker/data/train.jsonl", tmp_path / "log.parquet"
+    assert taut(["eval", f"data={train}", "problems=12", "samples=4", "max_tokens=128", f"out={log}", TINY[0]]) == 0
+    capsys.readouterr()
+    assert main([str(tmp_path / "runs"), str(log), "--sweep", str(sweep), "--out", str(tmp_path / "out")]) == 0
+    assert "48 rollouts of 12 problems" in capsys.readouterr().out
+    assert {f.name for f in (tmp_path / "out").iterdir()} == {"report.md", "predicted.csv", "predicted.png"}
+    assert len((tmp_path / "out" / "predicted.csv").read_text().splitlines()) == 1 + 2 * 2
+    assert main([str(tmp_path / "nothing"), str(log), "--sweep", str(sweep)]) == 2
