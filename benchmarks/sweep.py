@@ -5,114 +5,152 @@
       plain: {reward: {type: correct}}
       laser: {reward: {type: laser, target: 60}}
       alp: {recipe: alp, grid: {reward.beta: [0.1, 0.5], advantage: [grpo, dr_grpo]}}  # a run for every combination
+    first: {replay: base/eval.parquet, keep: 4}   # predict all from a log, train the best four and plain
+    search:                               # beside runs or instead: Optuna draws trials, trained like runs
+      settings: {recipe: laser}
+      space: {reward.target: {low: 20, high: 200, log: true}, advantage: [grpo, dr_grpo]}
+      trials: 20
     seeds: [0, 1]                         # each run is made with each seed
     evaluation: {problems: 600, samples: 4}   # what `taut eval` takes; the base model is evaluated too
     labels: {laser: LASER T=60}           # names in table and picture
 
 Each run is a process of its own, `taut train`, then `taut eval`, bound to a core or a GPU. Given again, the same command
-goes on where it was: finished runs are left as they are, interrupted ones are resumed.
+goes on where it was: finished runs are left as they are, interrupted ones are resumed. What other code made is named, and
+taken or made anew as --other-code says.
 """
 
 from __future__ import annotations
 
 import argparse
 import fcntl
-import json
+import math
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from benchmarks import sweep_code
 from benchmarks.board import make_board
-from benchmarks.jobs import Job, Stage, run_jobs, slots, tail
-from benchmarks.sweep_plan import Planned, load_sweep, plan, train_arguments
+from benchmarks.evaluate import read_evaluation
+from benchmarks.jobs import Job, Place, run_jobs, slots, tail
+from benchmarks.statistics import summarise
+from benchmarks.sweep_jobs import evaluated, make_job, settle
+from benchmarks.sweep_plan import Overrides, Planned, SweepConfig, load_sweep, plan
+from benchmarks.sweep_predict import choose, what_if
 from benchmarks.sweep_report import write_report
+from benchmarks.sweep_trials import Trials
+from benchmarks.tables import table
 from rewards.errors import TautError
-from trainers.config import read_yaml, to_mapping
-from trainers.run import flat
 
-TAUT = (sys.executable, "-m", "taut")
-# Settings of a finished run that may differ from what the sweep asks for: they decide how it was done, not its numbers.
-INCIDENTAL = (
-    "out",
-    "log.",
-    "checkpoint.",
-    "heldout.",
-    "alarms.",
-    "micro_tokens",
-    "rollout.workers",
-    "rollout.deadline_s",
-    "rollout.core",
-)
+KL = 0.02  # nats a response, of the arrows that are shown: as in `taut replay`
 
 
-def make_job(run: Planned) -> Job:
-    """The processes of a run. Raises TautError when its folder holds a run with other settings."""
-    stages = []
-    if run.config is not None:
-        _same_run(run)
-        stages.append(Stage("train", lambda: _train_command(run), lambda: trained(run)))
-    if run.evaluation is not None:
-        stages.append(Stage("evaluate", lambda: _evaluate_command(run), lambda: evaluated(run)))
-    return Job(run.name, stages, run.folder / "log.txt")
+class Session:
+    """The runs of one call of `taut sweep`, as they are carried out."""
+
+    def __init__(self, sweep: SweepConfig, out: Path, overrides: Overrides, args: argparse.Namespace) -> None:
+        self.sweep, self.out, self.overrides, self.args = sweep, out, overrides, args
+        self.only = [n for n in args.runs.split(",") if n]
+        self.all = plan(sweep, out, overrides)
+        self.runs = plan(sweep, out, overrides, self.only)
+        self.jobs: list[Job] = []
+        self.notes: list[str] = []
+        self.sections: dict[str, str] = {}
+
+    def prune(self) -> None:
+        """Leave out the configurations that `first` does not keep; say which, and why."""
+        first = self.sweep.first
+        configs = {r.configuration: r.config for r in self.all if r.config is not None}
+        if first is None or not configs:
+            return
+        log, scale = first.log(), math.sqrt(2 * KL)
+        predictions = {name: log.predict(what_if(name, config)) for name, config in configs.items()}
+        plain = [r.configuration for r in self.all if r.kind == "plain"]
+        choices = choose(predictions, plain, first.keep)
+        rows = [["configuration", "trained", "Δ accuracy", "Δ tokens", "why"]]
+        for c in choices:
+            p = predictions[c.name]
+            numbers = ["", ""] if math.isnan(p.score) else [f"{scale * p.accuracy:+.4f}", f"{scale * p.tokens:+.1f}"]
+            rows.append([c.name, "yes" if c.trained else "no", *numbers, "no prediction" if p.why else c.why])
+        told = (
+            f"{log.rollouts:,} rollouts of {log.problems:,} problems in {first.replay}, arrows at a KL of {KL:g} nats"
+        )
+        reasons = "\n".join(f"- {c.name}: {c.why}" for c in choices if predictions[c.name].why)
+        self.sections["Before training"] = f"{told}:\n\n{table(rows)}" + (f"\n\n{reasons}" if reasons else "")
+        print(f"predicted from {self.sections['Before training']}\n")
+        self.notes += log.notes
+        dropped = {c.name for c in choices if not c.trained}
+        self.all = [r for r in self.all if r.configuration not in dropped]
+        self.runs = [r for r in self.runs if r.configuration not in dropped]
+
+    def carry_out(self, runs: Sequence[Planned], places: Sequence[Place]) -> bool:
+        """Make what is not made yet; False when stopped."""
+        self.notes += settle(runs, self.args.other_code, self.out)
+        jobs = [make_job(run) for run in runs]
+        self.jobs += jobs
+        with make_board({run.name: run for run in runs}, len(places)) as board:
+            return run_jobs(jobs, places, board)
+
+    def search(self, places: Sequence[Place]) -> bool:
+        """Draw trials and make them, batch after batch; False when stopped."""
+        search = self.sweep.search
+        if search is None or self.only:
+            return True
+        trials = Trials(search, self.out)
+        for name, (settings, values) in trials.made().items():
+            if values is not None:
+                self._planned(name, settings)
+        whole = True
+        while whole and (batch := trials.batch()):
+            print(f"{', '.join(batch)} of {search.trials} trials, counted from 0", flush=True)
+            planned = {name: self._planned(name, settings) for name, settings in batch.items()}
+            whole = self.carry_out([run for runs in planned.values() for run in runs], places)
+            if whole:
+                trials.tell({name: measured(runs) for name, runs in planned.items()})
+        rows = [["trial", "accuracy", "tokens", "drawn"]]
+        for name, (settings, values) in trials.made().items():
+            numbers = [f"{values[0]:.3f}", f"{values[1]:.1f}"] if values else ["failed", ""]
+            rows.append([name, *numbers, search.chosen(settings)])
+        self.sections["Search"] = table(rows)
+        return whole
+
+    def _planned(self, name: str, settings: dict[str, Any]) -> list[Planned]:
+        """The runs of a trial, which join the others; none where the settings do not go together."""
+        try:
+            one = plan(self.sweep.model_copy(update={"runs": {name: settings}}), self.out, self.overrides)
+        except TautError as error:
+            self.notes.append(f"{name}: cannot be trained: {error}")
+            return []
+        new = [run for run in one if run.name not in [r.name for r in self.all]]
+        self.all += new
+        return [run for run in one if run.kind != "base" or run in new]
+
+    def report(self, command: str) -> int:
+        """Table, picture and report; the exit code."""
+        everything = self.all
+        if self.only:
+            everything = [r for r in self.all if r in self.runs or make_job(r).next_stage() is None]
+        failed = {job.name: (job.error, tail(job.log)) for job in self.jobs if job.state == "failed"}
+        for job in self.jobs:
+            if job.failures and job.state == "finished":
+                self.notes.append(f"{job.name}: failed once ({job.failures[0]}), finished at the second attempt")
+        seconds = {j.name: j.seconds for j in self.jobs}
+        picture = write_report(self.out, self.sweep, everything, failed, seconds, command, self.notes, self.sections)
+        for run, (error, last) in failed.items():
+            print(f"{run} failed: {error}; its log ends with\n{last}\n", file=sys.stderr)
+        if picture is not None:
+            print(picture)
+        return 1 if failed else 0
 
 
-def _same_run(run: Planned) -> None:
-    saved = run.folder / "config.yaml"
-    if not saved.exists():
-        return
-    before, now = flat(read_yaml(saved)), flat(to_mapping(run.config))
-    for key, value in now.items():
-        if key in before and before[key] != value and not key.startswith(INCIDENTAL):
-            raise TautError(
-                f"{saved}: this run was made with {key}={before[key]!r}, the sweep asks for {value!r}; "
-                f"choose another --out, or remove {run.folder}"
-            )
-
-
-def _train_command(run: Planned) -> list[str]:
-    run.folder.mkdir(parents=True, exist_ok=True)
-    if (run.folder / "config.yaml").exists():
-        return [*TAUT, "train", f"resume={run.folder}"]
-    return [*TAUT, "train", *train_arguments(run.requested, run.folder / "sweep.yaml", run.folder)]
-
-
-def _evaluate_command(run: Planned) -> list[str]:
-    assert run.evaluation is not None
-    Path(run.evaluation.out).unlink(missing_ok=True)  # made with other settings, or torn
-    values = run.evaluation.model_dump(mode="json", exclude_none=True)
-    return [*TAUT, "eval", *(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items())]
-
-
-def trained(run: Planned) -> bool:
-    """Whether the run stands at its last step and has left its model."""
-    assert run.config is not None
-    try:
-        status = json.loads((run.folder / "status.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    finished = status.get("state") == "finished" and status.get("step", 0) >= run.config.steps
-    return finished and (run.folder / "model" / "config.json").exists()
-
-
-def evaluated(run: Planned) -> bool:
-    """Whether the run's evaluation is there, whole, and made as the sweep asks."""
-    assert run.evaluation is not None
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    path = Path(run.evaluation.out)
-    if not path.exists():
-        return False
-    try:
-        made = json.loads((parquet.read_schema(path).metadata or {}).get(b"taut", b"{}"))
-    except (pa.ArrowException, OSError, ValueError):
-        return False
-    wanted = run.evaluation.model_dump(mode="json", exclude={"rollout", "out", "reference"})
-    if run.config is not None:
-        wanted.pop("model")  # it lies beside the evaluation, wherever the folder was moved to
-    return all(made.get(key) == value for key, value in wanted.items())
+def measured(runs: Sequence[Planned]) -> tuple[float, float] | None:
+    """(accuracy, tokens) over the seeds of a trial; None where one of them has no evaluation."""
+    seeds = [run for run in runs if run.kind != "base"]
+    if not seeds or not all(run.evaluation is not None and evaluated(run) for run in seeds):
+        return None
+    summary = summarise([read_evaluation(Path(run.evaluation.out))[0] for run in seeds if run.evaluation])
+    return summary.accuracy.value, summary.tokens.value
 
 
 def _lock(out: Path) -> IO[str]:
@@ -138,7 +176,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", help="folder of all runs (default: runs/NAME)")
     parser.add_argument("--jobs", type=int, help="runs side by side (default: one a GPU, else one a core)")
-    parser.add_argument("--runs", default="", help="only these, separated by commas")
+    parser.add_argument("--runs", default="", help="only these, separated by commas; no search")
+    parser.add_argument("--other-code", choices=sweep_code.CHOICES, help="what to do with runs that other code made")
     parser.add_argument("--dry-run", action="store_true", help="say what would be run")
     args = parser.parse_intermixed_args(arguments)
     files = [a for a in args.arguments if "=" not in a]
@@ -149,35 +188,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = files[0] if files else "front"
     out = Path(args.out or f"runs/{Path(name).stem}")
     sweep, overrides = load_sweep(name, [a for a in args.arguments if "=" in a])
-    only = [n for n in args.runs.split(",") if n]
-    runs = plan(sweep, out, overrides, only)
-    jobs = [make_job(run) for run in runs]
+    session = Session(sweep, out, overrides, args)
     if args.dry_run:
-        for job in jobs:
+        session.prune()
+        for job in map(make_job, session.runs):
             stage = job.next_stage()
             print(f"{job.name}: {stage.label if stage else 'finished'}")
+        if sweep.search:
+            print(f"search: {sweep.search.trials} trials with {len(sweep.seeds)} seeds each")
         return 0
     with _lock(out):
+        session.prune()
         places = slots(args.jobs)
         command = shlex.join(["taut", "sweep", *arguments])
-        board = make_board({run.name: run for run in runs}, len(places))
-        with board:
-            whole = run_jobs(jobs, places, board)
-        if not whole:
+        if not (session.carry_out(session.runs, places) and session.search(places)):
             print(f"stopped; finished runs are kept and the others resumable: go on with\n  {command}")
             return 130
-        everything = (
-            runs
-            if not only
-            else [r for r in plan(sweep, out, overrides) if r in runs or make_job(r).next_stage() is None]
-        )
-        failed = {job.name: (job.error, tail(job.log)) for job in jobs if job.state == "failed"}
-        picture = write_report(out, sweep, everything, failed, {j.name: j.seconds for j in jobs}, command)
-    for run, (error, last) in failed.items():
-        print(f"{run} failed: {error}; its log ends with\n{last}\n", file=sys.stderr)
-    if picture is not None:
-        print(picture)
-    return 1 if failed else 0
+        return session.report(command)
 
 
 if __name__ == "__main__":

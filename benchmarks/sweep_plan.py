@@ -8,17 +8,20 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from benchmarks.evaluate import EvaluateConfig
 from benchmarks.replay_plan import expand
+from benchmarks.sweep_predict import First
+from benchmarks.sweep_space import SearchConfig
 from rewards.errors import TautError
 from rewards.registry import nearest
 from trainers.config import TrainConfig, load_config, merge, parse_override, read_yaml, resolve, set_dotted
 
+Overrides = Sequence[tuple[list[str], Any]]
 SWEEPS = Path(__file__).parent / "sweeps"
 
 
@@ -29,7 +32,9 @@ class SweepConfig(BaseModel):
 
     title: str = "Accuracy against tokens"
     base: dict[str, Any] = {}
-    runs: dict[str, dict[str, Any]] = Field(min_length=1)
+    runs: dict[str, dict[str, Any]] = {}
+    search: SearchConfig | None = None
+    first: First | None = None
     seeds: list[int] = Field([0], min_length=1)
     evaluation: dict[str, Any] | None = None
     labels: dict[str, str] = {}
@@ -48,7 +53,7 @@ class SweepConfig(BaseModel):
             name = "-".join(word if word in runs else re.sub(r"[^\w.+=-]+", "_", word) for word in words)
             if name in expanded:
                 raise ValueError(f"run {name!r}: stands there twice; give each run a name of its own")
-            if not re.fullmatch(r"[\w.+=-]+", name) or re.search(r"-s\d+$", name) or re.fullmatch(r"base(-\d+)?", name):
+            if not re.fullmatch(r"[\w.+=-]+", name) or re.search(r"-s\d+$|^(base(-\d+)?|trial-\d+|replaced)$", name):
                 raise ValueError(
                     f"run {name!r}: a name is letters, digits and _.+=-, not `base`, and not ending in -s0"
                 )
@@ -61,6 +66,14 @@ class SweepConfig(BaseModel):
         if len(set(seeds)) < len(seeds) or min(seeds) < 0:
             raise ValueError(f"{seeds}: give each seed once, 0 or more")
         return seeds
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if not self.runs and self.search is None:
+            raise ValueError("runs: missing; give runs, or a search")
+        if self.search is not None and self.evaluation is None:
+            raise ValueError("search: is told accuracy and tokens of each trial; give an evaluation")
+        return self
 
 
 @dataclass(frozen=True)
@@ -93,9 +106,7 @@ def load_sweep(file: str, overrides: Sequence[str] = ()) -> tuple[SweepConfig, l
     return resolve(SweepConfig, values, str(path)), common
 
 
-def plan(
-    sweep: SweepConfig, out: Path, overrides: Sequence[tuple[list[str], Any]] = (), only: Sequence[str] = ()
-) -> list[Planned]:
+def plan(sweep: SweepConfig, out: Path, overrides: Overrides = (), only: Sequence[str] = ()) -> list[Planned]:
     """Every run of the sweep, checked: a misspelt key in any of them is found before the first is started."""
     for name in only:
         if name not in ("base", *sweep.runs):

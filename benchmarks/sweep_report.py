@@ -34,9 +34,12 @@ PAIRED = (
 
 def write_report(
     out: Path, sweep: SweepConfig, runs: Sequence[Planned], failed: Mapping[str, tuple[str, str]],
-    seconds: Mapping[str, float], command: str,
+    seconds: Mapping[str, float], command: str, notes: Sequence[str] = (), sections: Mapping[str, str] | None = None,
 ) -> Path | None:  # fmt: skip
-    """Print the table and write the files; the picture's path, None where no run could be measured."""
+    """Print the table and write the files; the picture's path, None where no run could be measured.
+
+    notes: warnings besides those of the front. sections: title -> Markdown, after the front.
+    """
     configurations, lacking = _configurations(sweep, runs)
     missing = [
         f"{name}: no evaluation{', it failed: ' + failed[name][0] if name in failed else ''}" for name in lacking
@@ -53,19 +56,21 @@ def write_report(
     draw(points, out / "front.png", out / "front.csv", sweep.title, under)
     shown = front_table(points)
     print(shown)
-    for warning in (*warnings, *missing):
+    warnings = [*warnings, *missing, *notes]
+    for warning in warnings:
         print(f"warning: {warning}")
-    sections = [
+    parts = [
         f"# {sweep.title}\n\n![accuracy against tokens](front.png)\n\n{under}.",
         f"`{command}`",
         _section("The front", shown, _method(reference or _reference(points))),
         _section("Neighbours, from fewest tokens to most", neighbours(points, configurations), PAIRED),
         _section("By level", levels(configurations)),
         _section("Between seeds (standard deviation)", spread(points)),
-        _section("Warnings", "\n".join(f"- {w}" for w in (*warnings, *missing))),
+        *(_section(title, body) for title, body in (sections or {}).items()),
+        _section("Warnings", "\n".join(f"- {w}" for w in warnings)),
         _section("Wall time", "\n".join(f"- {name}: {clock(s)}" for name, s in seconds.items() if s)),
     ]
-    (out / "report.md").write_text("\n\n".join(s for s in sections if s) + "\n", encoding="utf-8")
+    (out / "report.md").write_text("\n\n".join(s for s in parts if s) + "\n", encoding="utf-8")
     print(f"{out / 'report.md'}\n{out / 'front.csv'}")
     return out / "front.png"
 

@@ -10,15 +10,16 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from benchmarks import pareto
-from benchmarks import sweep as sweep_module
+from benchmarks import pareto, sweep_code, sweep_jobs
 from benchmarks.board import Board, Follower, LiveBoard
 from benchmarks.jobs import Job, Slot, Stage, run_jobs, slots, tail
 from benchmarks.sweep import main
@@ -237,16 +238,17 @@ def write_evaluation(path: Path, run: Planned, samples: int) -> None:
     parquet.write_table(table.replace_schema_metadata({"taut": json.dumps(made)}), path)
 
 
-@pytest.fixture
-def stand_in(tmp_path, monkeypatch):
-    """main() with the stand-in as `taut`; returns (call, the commands that were run since the last look)."""
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, more: Sequence[str] = ()) -> Any:
+    """main() with the stand-in as `taut`: (call, the commands that were run since the last look). more: runs that the file does
+    not name."""
     script, file, out = tmp_path / "stand_in.py", tmp_path / "s.yaml", tmp_path / "out"
     script.write_text(STAND_IN)
-    file.write_text(SWEEP)
-    for run in plan(load_sweep(str(file))[0], out):
+    file.write_text(text)
+    sweep = load_sweep(str(file))[0]
+    for run in plan(sweep.model_copy(update={"runs": {**sweep.runs, **{name: {} for name in more}}}), out):
         for samples in (2, 3):
             write_evaluation(tmp_path / f"{run.name}.{samples}.parquet", run, samples)
-    monkeypatch.setattr(sweep_module, "TAUT", (sys.executable, "-S", str(script)))
+    monkeypatch.setattr(sweep_jobs, "TAUT", (sys.executable, "-S", str(script)))
 
     def call(*arguments: str) -> int:
         return main([str(file), "--out", str(out), *arguments])
@@ -257,6 +259,12 @@ def stand_in(tmp_path, monkeypatch):
         return lines
 
     return call, calls
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """The sweep above with the stand-in as `taut`."""
+    return install(tmp_path, monkeypatch, SWEEP)
 
 
 @pytest.fixture
@@ -320,6 +328,41 @@ def test_another_setting_for_a_finished_run_is_refused(stand_in, no_picture):
     with pytest.raises(TautError, match=r"optim\.lr=0\.001, the sweep asks for 0\.5; choose another --out"):
         call("--runs", "plain", "seeds=[0]", "optim.lr=0.5")
     assert call("--runs", "plain", "seeds=[0]", "checkpoint.every=3") == 0
+
+
+def test_what_other_code_made_is_named_and_taken_or_made_anew(tmp_path, stand_in, no_picture, capsys):
+    call, calls = stand_in
+    some = ("--runs", "plain,base", "seeds=[0]")
+    assert call(*some) == 0 and len(calls()) == 3
+    for run, stage in (("plain-s0", "train"), ("base", "evaluate")):
+        path = tmp_path / "out" / run / "code.json"
+        made = json.loads(path.read_text())
+        assert made[stage][0]["code"] == sweep_code.code(stage)["code"]
+        path.write_text(json.dumps({**made, stage: [{"code": "0ld", "revision": "abc"}]}))
+    named = r"(?s)base \(evaluation\): by code 0ld \(revision abc\).*plain-s0: .*--other-code take"
+    with pytest.raises(TautError, match=named):
+        call(*some)
+    assert call(*some, "--other-code", "take") == 0 and calls() == []
+    assert "plain-s0: train: made by code 0ld (revision abc), taken as it is" in capsys.readouterr().out
+    assert call(*some, "--other-code", "anew") == 0 and sorted(c.split()[0] for c in calls()) == [
+        "eval",
+        "eval",
+        "train",
+    ]
+    assert (tmp_path / "out/replaced/plain-s0.1/code.json").exists()
+    assert call(*some) == 0 and calls() == []
+
+
+def test_a_run_that_two_codes_made_names_the_other(tmp_path):
+    sweep_code.note(tmp_path, "train", afresh=True)
+    assert sweep_code.other(tmp_path, "train") == ""
+    path = tmp_path / "code.json"
+    path.write_text(path.read_text().replace(sweep_code.code("train")["code"], "0ld"))
+    sweep_code.note(tmp_path, "train", afresh=False)
+    assert len(json.loads(path.read_text())["train"]) == 2 and "0ld" in sweep_code.other(tmp_path, "train")
+    sweep_code.note(tmp_path, "train", afresh=True)
+    assert sweep_code.other(tmp_path, "train") == ""
+    assert sweep_code.other(tmp_path / "none", "train") == "an unknown revision"
 
 
 def test_dry_run_starts_nothing(stand_in, capsys):
@@ -394,7 +437,7 @@ def test_the_live_table_holds_every_run(tmp_path, stand_in):
     from rich.console import Console
 
     runs = {r.name: r for r in plan(load_sweep(str(tmp_path / "s.yaml"))[0], tmp_path / "out")}
-    jobs = [sweep_module.make_job(r) for r in runs.values()]
+    jobs = [sweep_jobs.make_job(r) for r in runs.values()]
     jobs[1].state, jobs[1].stage = "running", "train"
     (tmp_path / "out/plain-s0").mkdir(parents=True)
     row = {"step": 2, "accuracy": 0.75, "tokens": 33.0, "time/step": 30.0}
