@@ -33,7 +33,7 @@ from benchmarks.replay_plan import Configuration
 from benchmarks.statistics import RESAMPLES, SEED, Floats, Samples, resampling_weights, summarise
 from benchmarks.sweep_plan import Planned, load_sweep, plan
 from rewards.errors import TautError
-from rollout.foreign_logs import Foreign
+from rollout.foreign import Foreign
 
 KL = 0.02
 MEASURES = ("accuracy", "tokens")

@@ -38,7 +38,9 @@ from rewards.batch import Batch, Floats
 from rewards.errors import TautError
 from rewards.progress import Progress
 from rewards.registry import dump
-from rollout.foreign_logs import Foreign, read_log
+from rewards.verifier import Verifier
+from rollout.foreign import Foreign
+from rollout.foreign_logs import read_log
 from rollout.log import LIST_OF, LoggedStep
 from trainers.monitor import zero_signal
 
@@ -239,7 +241,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     asked = parse(arguments)
     s = asked.settings
-    result = replay(asked.logs, asked.configurations, Foreign(s.columns, s.tokenizer, s.cap, s.where))
+    judge = Verifier(extraction=s.extraction) if s.extraction else None
+    try:
+        result = replay(asked.logs, asked.configurations, Foreign(s.columns, s.tokenizer, s.cap, s.where, judge=judge))
+    finally:
+        if judge:
+            judge.close()
     return write_report(result, s)
 
 

@@ -16,7 +16,7 @@ from rewards.batch import Batch, Floats
 from rewards.errors import TautError
 from rewards.progress import Progress
 from rewards.registry import dump
-from rollout.foreign_logs import Foreign
+from rollout.foreign import Foreign
 from rollout.log import LoggedStep
 from rollout.paths import locate
 from trainers.config import resolve

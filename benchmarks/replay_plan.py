@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rewards.base import AnyReward
 from rewards.errors import TautError
 from rewards.registry import nearest
+from rewards.verifier.extract import Mode
 from trainers.advantages.base import AnyAdvantage
 from trainers.config import merge, parse_override, read_yaml, recipe, resolve, set_dotted
 
@@ -36,6 +37,9 @@ class Settings(BaseModel):
     where: dict[str, Any] = Field({}, description="only the rows with these values: where.model=NAME")
     tokenizer: str | None = Field(None, description="model folder whose tokenizer counts logged text without token ids")
     cap: int | None = Field(None, ge=1, description="token limit of logs that do not tell it")
+    extraction: Mode | None = Field(
+        None, description="judge others' responses ourselves: where answers stand, such as boxed"
+    )
     out: str = Field("replay", description="folder of report.md, replay.csv and arrows.png")
 
 

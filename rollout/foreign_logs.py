@@ -8,77 +8,25 @@ Ours: a run folder, its rollouts/, files of `rollout.log`, and the parquet of `t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rewards.batch import Batch, Verdict
+from rewards.batch import Batch
 from rewards.errors import TautError
-from rollout.log import LoggedStep, Wanted, read_rollouts
-from rollout.paths import locate
-from rollout.prompts import load_tokenizer
+from rollout.foreign import Foreign, column_names, one_measure, to_batch
+from rollout.log import LoggedStep, read_rollouts
 from rollout.rows import FORMATS, missing, read_rows, short
-
-KNOWN = ("step", "problem_id", "problem", "sample_id", "correct", "length", "token_ids", "response", "truncated")
-DIALECTS: dict[str, tuple[frozenset[str], dict[str, str]]] = {  # by the columns that give them away
-    "verl": (frozenset({"input", "output", "score"}), {"problem": "input", "response": "output"}),
-    "TRL": (frozenset({"prompt", "completion"}), {"problem": "prompt", "response": "completion"}),
-}
-
-
-@dataclass
-class Foreign:
-    """How to read logs that are not ours.
-
-    columns: our names (KNOWN) and the file's, where they differ; `correct` is 0, 1, true, false or null (unknown).
-    tokenizer: a model folder, by which responses are counted where there are neither lengths nor token ids; a response that
-    ended by itself counts one more, its end-of-sequence. cap: the token limit of a response; those that reach it count as
-    truncated where no column says it. where: only rows with these values. notes: remarks for the report;
-    counted_by: what measured the lengths so far. wanted: see `read_rollouts`.
-    """
-
-    columns: Mapping[str, str] = field(default_factory=dict)
-    tokenizer: str | None = None
-    cap: int | None = None
-    where: Mapping[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    counted_by: str | None = None
-    wanted: Wanted = lambda meta: frozenset({"tokens"})
-    _encoder: Any = None
-
-    def __post_init__(self) -> None:
-        if odd := sorted(set(self.columns) - set(KNOWN)):
-            raise TautError(f"columns.{odd[0]}: no such column of ours; it is one of {', '.join(KNOWN)}")
-
-    def note(self, text: str) -> None:
-        """Keep a remark once."""
-        if text not in self.notes:
-            self.notes.append(text)
-
-    def count(self, place: str, texts: list[str]) -> list[int]:
-        """Tokens of each text, end-of-sequence not included. Raises TautError without a tokenizer."""
-        if self.tokenizer is None:
-            raise TautError(
-                f"{place}: neither lengths nor token ids; name the tokenizer that counts the responses (tokenizer=FOLDER, "
-                "such as benchmarks:overthinker/checkpoint), or the column (columns.length=NAME)"
-            )
-        if self._encoder is None:
-            self._encoder = load_tokenizer(locate(self.tokenizer))
-        out: list[int] = []
-        for start in range(0, len(texts), 1024):
-            encoded = self._encoder(texts[start : start + 1024], add_special_tokens=False)
-            out += [len(ids) for ids in encoded["input_ids"]]
-        return out
 
 
 def read_log(path: Path, foreign: Foreign) -> Iterator[tuple[str, LoggedStep]]:
     """(place, step) of every step of a log, in order. Raises TautError naming file, row and remedy."""
     for file in log_files(path):
-        if file.suffix == ".parquet" and _is_ours(file):
-            _one_measure(foreign, "token ids", str(file))
+        if file.suffix == ".parquet" and is_ours(file):
+            one_measure(foreign, "token ids", str(file))
             step = read_rollouts(file, foreign.wanted)
             _refuse_duplicates(str(file), step.batch)
             yield str(file), _as_training(step)
@@ -102,7 +50,8 @@ def log_files(path: Path) -> list[Path]:
     return sorted(files, key=lambda p: ([int(n) for n in re.findall(r"\d+", p.name)], p.name))
 
 
-def _is_ours(path: Path) -> bool:
+def is_ours(path: Path) -> bool:
+    """Whether a parquet is of `write_rollouts`. Raises TautError for one that cannot be read."""
     import pyarrow.parquet as pq
 
     try:
@@ -119,16 +68,6 @@ def _as_training(step: LoggedStep) -> LoggedStep:
         return step
     batch = replace(step.batch, origin=np.array(["train"] * len(step.batch), dtype=object))
     return LoggedStep(step.meta, batch, step.columns)
-
-
-def _one_measure(foreign: Foreign, measure: str, place: str) -> None:
-    """Lengths by two tokenizers are no lengths."""
-    if foreign.counted_by not in (None, measure):
-        raise TautError(
-            f"{place}: its lengths are by {measure}, those before it by {foreign.counted_by}; lengths by different tokenizers "
-            "cannot be mixed: replay these logs one by one"
-        )
-    foreign.counted_by = measure
 
 
 def _refuse_duplicates(place: str, batch: Batch) -> None:
@@ -152,7 +91,7 @@ def _read_foreign(path: Path, foreign: Foreign) -> Iterator[tuple[str, LoggedSte
         raise TautError(
             f"{path}: no rows{' with ' + short(dict(foreign.where)) if foreign.where else ''}; check the file"
         )
-    names, dialect = _names(rows[0], foreign)
+    names, dialect = column_names(rows[0], foreign)
     if len(models := {str(row["model"]) for _, row in rows if row.get("model") is not None}) > 1:
         raise TautError(
             f"{path}: rollouts of {len(models)} models ({', '.join(sorted(models)[:3])}), which form no groups; replay one: "
@@ -162,7 +101,7 @@ def _read_foreign(path: Path, foreign: Foreign) -> Iterator[tuple[str, LoggedSte
     for place, row in rows:
         steps.setdefault(row.get(names.get("step", "step"), 0), []).append((place, row))
     for number, part in steps.items():
-        batch = _batch(part, names, foreign)
+        batch = to_batch(part, names, foreign)
         yield f"{path}", LoggedStep({"kind": dialect, "step": number}, batch, {})
 
 
@@ -170,125 +109,3 @@ def _same(place: str, row: dict[str, Any], key: str, value: Any) -> bool:
     if key not in row:
         raise TautError(f"{place}: no column {key!r} for where.{key}; it has {', '.join(sorted(row))}")
     return row[key] == value
-
-
-def _names(first: tuple[str, dict[str, Any]], foreign: Foreign) -> tuple[dict[str, str], str]:
-    """({our name: the file's}, dialect) from the first row and what the user said."""
-    place, row = first
-    names = {name: name for name in KNOWN if name in row}
-    dialect = "rows"
-    for kind, (signs, known) in DIALECTS.items():
-        if signs <= set(row):
-            names, dialect = names | known, kind
-            if kind == "verl" and "correct" not in names and "acc" in row:
-                names["correct"] = "acc"
-            break
-    for ours, theirs in foreign.columns.items():
-        if theirs not in row:
-            raise TautError(f"{place}: no column {theirs!r} for columns.{ours}; it has {', '.join(sorted(row))}")
-        names[ours] = theirs
-    if "correct" not in names:
-        raise TautError(
-            f"{place}: nothing says what is correct; name the column with columns.correct=NAME (not a shaped reward), one of "
-            f"{', '.join(sorted(row))}"
-        )
-    if "problem_id" not in names and "problem" not in names:
-        raise TautError(f"{place}: nothing says which problem a row belongs to; give columns.problem_id=NAME")
-    return names, dialect
-
-
-def _batch(rows: list[tuple[str, dict[str, Any]]], names: dict[str, str], foreign: Foreign) -> Batch:
-    def column(name: str) -> list[Any] | None:
-        if name not in names:
-            return None
-        values = [row.get(names[name]) for _, row in rows]
-        if name not in ("correct", "problem_id") and None in values:
-            place = rows[values.index(None)][0]
-            raise TautError(f"{place}: no {names[name]!r}; the row is torn or of another kind: mend it or leave it out")
-        return values
-
-    ids = column("problem_id") or [None] * len(rows)
-    problems = column("problem") if None in ids else None
-    if problems is None and None in ids:
-        raise TautError(f"{rows[ids.index(None)][0]}: no problem id and no problem text; give columns.problem=NAME")
-    keys = [str(i) if i is not None else str(problems[k]) for k, i in enumerate(ids)]  # type: ignore[index]
-    group = {key: g for g, key in enumerate(dict.fromkeys(keys))}
-    samples = column("sample_id")
-    if samples is not None:
-        _refuse_repeats(rows, keys, samples)
-    tokens = column("token_ids")
-    truncated = column("truncated")
-    length = _lengths(rows, column, tokens, truncated, foreign)
-    longest = foreign.cap or int(max(length))
-    if foreign.cap is not None and int(max(length)) > foreign.cap:
-        over = [place for (place, _), n in zip(rows, length, strict=True) if n > foreign.cap]
-        foreign.note(
-            f"{over[0]}: {len(over)} responses are longer than cap={foreign.cap} (first: this row); is the cap right?"
-        )
-    if truncated is None:
-        at_cap = foreign.cap is not None
-        foreign.note(
-            f"truncated: taken to be the responses of {foreign.cap} tokens or more"
-            if at_cap
-            else "truncated: unknown, none is taken to be; give cap=TOKENS or columns.truncated=NAME"
-        )
-        truncated = [at_cap and n >= longest for n in length]
-    return Batch(
-        group=[group[key] for key in keys],
-        problem_id=keys,
-        length=length,
-        verdict=[_verdict(place, row.get(names["correct"]), names["correct"]) for place, row in rows],
-        sample_id=np.arange(len(rows)),
-        truncated=truncated,
-        max_tokens=[longest] * len(rows),
-        tokens=tokens,
-    )
-
-
-def _lengths(rows: list[Any], column: Any, tokens: Any, truncated: Any, foreign: Foreign) -> list[int]:
-    place = rows[0][0]
-    if tokens is not None:
-        _one_measure(foreign, "token ids", place)
-        return [len(ids) for ids in tokens]
-    if (length := column("length")) is not None:
-        _one_measure(foreign, "the column of lengths", place)
-        return length
-    if (texts := column("response")) is None:
-        raise TautError(f"{place}: no responses; give columns.response=NAME or columns.length=NAME")
-    texts = [
-        text if isinstance(text, str) else _said(row_place, text)
-        for (row_place, _), text in zip(rows, texts, strict=True)
-    ]
-    counts = foreign.count(place, texts)
-    _one_measure(foreign, f"tokenizer {foreign.tokenizer}", place)
-    foreign.note(f"lengths: text counted by the tokenizer of {foreign.tokenizer}, plus one for the end of a response")
-    over = truncated or [foreign.cap is not None and n >= foreign.cap for n in counts]
-    return [n + (not cut) for n, cut in zip(counts, over, strict=True)]
-
-
-def _said(place: str, turns: Any) -> str:
-    """The text of a completion that is a list of chat messages."""
-    if not isinstance(turns, list) or not all(isinstance(t, dict) and isinstance(t.get("content"), str) for t in turns):
-        raise TautError(f"{place}: the response is {short(turns)}; expected text or a list of messages with `content`")
-    return "".join(turn["content"] for turn in turns)
-
-
-def _refuse_repeats(rows: list[tuple[str, dict[str, Any]]], keys: list[str], samples: list[Any]) -> None:
-    seen: dict[tuple[str, Any], str] = {}
-    for (place, _), key, sample in zip(rows, keys, samples, strict=True):
-        if (key, sample) in seen:
-            raise TautError(
-                f"{place}: sample {sample} of problem {short(key)} stands at {seen[key, sample]} already; remove the copy"
-            )
-        seen[key, sample] = place
-
-
-def _verdict(place: str, value: Any, name: str) -> Verdict:
-    if value is None:
-        return Verdict.UNKNOWN
-    if isinstance(value, bool | int | float) and value in (0, 1):
-        return Verdict.CORRECT if value else Verdict.WRONG
-    raise TautError(
-        f"{place}: {name} is {short(value)}, no verdict; it must be 0, 1, true, false or null (unknown): name the column of raw "
-        "correctness with columns.correct=NAME"
-    )

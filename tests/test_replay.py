@@ -17,7 +17,8 @@ from benchmarks.replay_plan import AS_LOGGED, configurations, parse
 from benchmarks.replay_speed import main as speed
 from rewards import build_reward
 from rewards.errors import TautError
-from rollout.foreign_logs import Foreign, read_log
+from rollout.foreign import Foreign
+from rollout.foreign_logs import read_log
 from taut import main
 from tests.batches import make
 from trainers.advantages.base import build_advantage
