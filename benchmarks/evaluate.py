@@ -3,23 +3,36 @@
 taut eval model=runs/train/model samples=4 out=eval.parquet         # a run's model: prompt, data, cap and verifier as in the run
 taut eval model=FOLDER data=FILE.jsonl samples=8 max_tokens=2048    # any Hugging Face folder
 taut eval model=FOLDER data=FILE.jsonl samples=16 reference=REF.jsonl  # then: taut train ... data=FILE.jsonl reference=REF.jsonl
+taut eval model=FOLDER data=A.jsonl,B.jsonl                         # several sets: the tables tell them apart
+taut eval strategy=majority                                         # or filtered_vote, refine, pdr: benchmarks/strategies.py
 taut eval                                                           # the embedded benchmark's base model
+
+Killed, the same command goes on where it stopped (OUT.parts holds what is done).
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from benchmarks.evaluation_report import extra_tables, level_table, report, write_report
-from benchmarks.statistics import CONFIDENCE, Samples
+from benchmarks.analyses.length_vote import LengthVote
+from benchmarks.evaluation_file import Parts, mark, read_evaluation, read_lines, write_reference
+from benchmarks.evaluation_report import (
+    extra_tables,
+    level_table,
+    report,
+    strategy_report,
+    strategy_table,
+    write_report,
+)
+from benchmarks.statistics import CONFIDENCE
+from benchmarks.strategies import Name as Strategy
+from benchmarks.strategies import Pdr, Refine, calls
 from rewards.errors import TautError
 from rewards.progress import Progress
 from rollout.engine import EngineConfig
@@ -27,7 +40,7 @@ from rollout.paths import locate
 from rollout.sampling import PLANS
 from trainers.config import PromptConfig, VerifierConfig, merge, parse_override, read_yaml, recipe, resolve, set_dotted
 
-COLUMNS = ("problem_id", "level", "sample_id", "length", "verdict", "truncated", "reason", "text")
+FEWEST = 512  # calls of a first round between two saves, at least: enough to keep an engine busy
 
 
 class EvaluateConfig(BaseModel):
@@ -36,7 +49,7 @@ class EvaluateConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     model: str = Field(description="a Hugging Face folder, or a run folder (then its final model)")
-    data: str = Field(description="JSONL or parquet with id, problem, answer")
+    data: str = Field(description="JSONL or parquet with id, problem, answer; several: FILE,FILE")
     out: str = Field(
         "eval.parquet", description="one row a sample; must not exist yet. All numbers go beside it, as .json"
     )
@@ -46,7 +59,7 @@ class EvaluateConfig(BaseModel):
     unverifiable: Literal["refuse", "drop"] = Field(
         default="refuse", description="problems whose gold answer the verifier cannot parse"
     )
-    problems: int | None = Field(None, ge=1, description="the first so many problems of the file; None: all")
+    problems: int | None = Field(None, ge=1, description="the first so many problems of each file; None: all")
     samples: int = Field(4, ge=1, description="responses a problem")
     temperature: float = Field(1.0, gt=0)
     max_tokens: int = Field(1024, ge=1)
@@ -55,10 +68,40 @@ class EvaluateConfig(BaseModel):
     prompt: PromptConfig = PromptConfig()
     rollout: EngineConfig = EngineConfig()
     verifier: VerifierConfig = VerifierConfig()
+    strategy: Annotated[Strategy | None, BeforeValidator(lambda v: None if v == "plain" else v)] = Field(
+        None, description="plain (None), majority, filtered_vote, refine or pdr"
+    )
+    vote: LengthVote | None = Field(None, description="strategy=filtered_vote: width (of a length bin, in tokens) ...")
+    refine: Refine | None = Field(None, description="strategy=refine: rounds, shown, prompt")
+    pdr: Pdr | None = Field(None, description="strategy=pdr: drafts, rounds, shown, workspace, distill, prompt")
     reference: str | None = Field(
         None,
         description="also write accuracy and mean length by problem to this .jsonl file: taut train reference=FILE",
     )
+
+    @model_validator(mode="after")
+    def _strategy_fits(self) -> EvaluateConfig:
+        for name, of in (("vote", "filtered_vote"), ("refine", "refine"), ("pdr", "pdr")):
+            if getattr(self, name) is not None and self.strategy != of:
+                raise ValueError(
+                    f"{name}: a setting of a strategy that is not chosen; add strategy={of}, or leave it out"
+                )
+        if self.strategy == "filtered_vote" and self.vote is None:
+            raise ValueError("strategy=filtered_vote: give vote.width=TOKENS, the width of a length bin")
+        if self.strategy is not None and self.reference is not None:
+            raise ValueError(f"reference={self.reference}: made of single answers; leave strategy={self.strategy} out")
+        return self
+
+    @property
+    def rounds(self) -> Refine | Pdr | None:
+        """What comes after the first round; None: nothing."""
+        return (
+            (self.refine or Refine())
+            if self.strategy == "refine"
+            else (self.pdr or Pdr())
+            if self.strategy == "pdr"
+            else None
+        )
 
 
 def load_evaluate_config(arguments: Sequence[str]) -> EvaluateConfig:
@@ -131,42 +174,62 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> Path
         raise TautError(f"reference={config.reference}: it is written as JSON lines; name it .jsonl")
     from rewards.verifier import Verifier
     from rollout.engine import make_engine
-    from rollout.log import write_rollouts
-    from rollout.problems import load_problems
+    from rollout.problems import load_problem_sets
     from rollout.prompts import PromptTemplate, load_tokenizer, stop_ids
-    from rollout.sampler import Sampler, heldout_requests, to_batch
+    from rollout.sampler import Sampler, heldout_requests
 
     judged_by = vars(config.verifier)
-    problems = load_problems(locate(config.data), config.problems, config.columns, config.unverifiable, judged_by)
+    problems = load_problem_sets(config.data, config.problems, config.columns, config.unverifiable, judged_by)
+    if len(problems) < 2:
+        say(f"warning: data={config.data}: one problem; no interval can be made from it, give two or more")
     path = locate(config.model)
     tokenizer = load_tokenizer(path)
     stops, warnings = stop_ids(tokenizer, *_model_configs(path))
     for warning in warnings:
         say(f"warning: {warning}")
     template = PromptTemplate(tokenizer, config.prompt.template, config.prompt.system)
-    requests = heldout_requests(problems, template, config.samples, config.max_tokens, config.budget)
+    how = config.rounds
+    each = config.samples * (how.drafts if isinstance(how, Pdr) else 1)  # calls of a problem's first round
+    requests = heldout_requests(problems, template, each, config.max_tokens, config.budget)
     settings = config.rollout.model_copy(update={"temperature": config.temperature})
+    made = config.model_dump(mode="json", exclude={"out", "reference"}) | mark(problems, path)
+    parts = Parts(out, made)
+    parts.begin()
+    chunk = each * max(1, max(FEWEST, 2 * settings.max_num_seqs) // each)  # whole problems
+    starts = range(0, len(requests), chunk)
+    sizes = [parts.size(number) for number in range(len(starts))]
+    if any(size is not None for size in sizes):
+        say(f"going on: {sum(size or 0 for size in sizes)} calls are in {parts.folder}")
     engine = make_engine(settings, str(path), stops)
     say(
         f"{config.model}: {len(problems)} problems × {config.samples} samples at T = {config.temperature:g}, "
         f"at most {config.max_tokens} tokens, engine {engine.name}"
+        + (f", {config.strategy}" if config.strategy else "")
     )
-    rollouts, began = [], time.monotonic()
+    first, tokens, began = 0, 0, time.monotonic()
     with Verifier(**vars(config.verifier)) as verifier:
         sampler = Sampler(engine, template, verifier, stops, config.seed)
         try:
-            chunk = max(
-                512, 2 * settings.max_num_seqs
-            )  # large enough to keep an engine busy, small enough to show progress
-            for start in range(0, len(requests), chunk):
-                rollouts += sampler(requests[start : start + chunk])
-                tokens, seconds = sum(len(r.token_ids) for r in rollouts), time.monotonic() - began
-                left = seconds / len(rollouts) * (len(requests) - len(rollouts))
-                say(f"{len(rollouts)}/{len(requests)} samples, {tokens / seconds:,.0f} tokens/s, ETA {left:.0f} s")
+            for number, start in enumerate(starts):
+                if sizes[number] is not None:
+                    continue
+                asked = requests[start : start + chunk]
+                done = calls(asked, sampler, template, how)
+                parts.write(number, done)
+                first += len(asked)
+                tokens += sum(len(call.rollout.token_ids) for call in done)
+                seconds = time.monotonic() - began
+                rest = sum(
+                    len(requests[s : s + chunk]) for n, s in enumerate(starts) if n > number and sizes[n] is None
+                )
+                say(
+                    f"{start + len(asked)}/{len(requests)} samples, {tokens / seconds:,.0f} tokens/s, "
+                    f"ETA {seconds / first * rest:.0f} s"
+                )
         finally:
             engine.close()
     meta = {"kind": "evaluation", "engine": engine.name, **config.model_dump(mode="json", exclude={"rollout", "out"})}
-    write_rollouts(out, rollouts, to_batch(rollouts), meta)
+    parts.join(len(starts), meta)
     if config.reference is not None:
         made_by = {key: value for key, value in meta.items() if key not in ("kind", "verifier", "reference")}
         write_reference(Path(config.reference), problems, read_evaluation(out)[0], made_by)
@@ -184,60 +247,6 @@ def _model_configs(path: Path) -> tuple[Any, Any]:
     return AutoConfig.from_pretrained(path), generation
 
 
-def write_reference(path: Path, problems: Sequence[Any], samples: Samples, made_by: Mapping[str, Any]) -> None:
-    """What the model did on each problem, for methods that compare with it (`taut train reference=FILE`).
-
-    JSON lines: {"_meta": `made_by`} first (model, data, samples, temperature, cap, seed), then a line a problem, {"id",
-    "accuracy", "length" (mean output tokens), "samples", "correct"}. Samples with unknown verdicts are left out of all four;
-    a problem without known ones has null for accuracy and length.
-    """
-    from rollout.log import write_atomically
-
-    known = samples.take(samples.known)
-    position = {p.id: i for i, p in enumerate(problems)}
-    index = np.array([position[id] for id in known.problem_id], dtype=int)
-    count = np.bincount(index, minlength=len(problems))
-    right = np.bincount(index, np.asarray(known.verdict == 1, dtype=float), len(problems))
-    length = np.bincount(index, np.asarray(known.length, dtype=float), len(problems))
-    rows: list[dict[str, Any]] = [{"_meta": dict(made_by)}]
-    for p, n, c, tokens in zip(problems, count.tolist(), right.tolist(), length.tolist(), strict=True):
-        accuracy, mean = (c / n, tokens / n) if n else (None, None)
-        rows.append({"id": p.id, "accuracy": accuracy, "length": mean, "samples": n, "correct": int(c)})
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_atomically(path, lambda temporary: temporary.write_text(lines, encoding="utf-8"))
-
-
-def read_evaluation(path: Path) -> tuple[Samples, dict[str, Any]]:
-    """(samples, what the file says of how they were made) of an evaluation parquet; {} where it says nothing.
-
-    Raises TautError naming the file and the remedy when it is torn, lacks a column or holds a sample twice.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    try:
-        with parquet.ParquetFile(path) as file:
-            names = [c for c in (*COLUMNS[:6], "source", "answer") if c in file.schema_arrow.names]
-            raw = (file.schema_arrow.metadata or {}).get(b"taut", b"{}")
-            columns = {name: column.to_pylist() for name, column in zip(names, file.read(names).columns, strict=True)}
-    except (pa.ArrowException, OSError) as error:
-        raise TautError(f"{path}: cannot be read as parquet ({error}); is the file complete? Evaluate again") from error
-    if missing := [c for c in ("problem_id", "length", "verdict") if c not in columns]:
-        raise TautError(f"{path}: no column {', '.join(missing)}; an evaluation has {', '.join(COLUMNS)}")
-    if "sample_id" in columns:
-        seen: dict[tuple[Any, Any], int] = {}
-        for row, key in enumerate(zip(columns["problem_id"], columns["sample_id"], strict=True), 1):
-            if key in seen:
-                told = f"sample {key[1]} of problem {key[0]!r} stands in rows {seen[key]} and {row}"
-                raise TautError(f"{path}: {told}; each sample must stand there once: evaluate again")
-            seen[key] = row
-    columns.pop("sample_id", None)
-    for name, column in columns.items():
-        if name not in ("verdict", "answer", "source") and None in column:
-            raise TautError(f"{path}: row {column.index(None) + 1} has no {name}; evaluate again")
-    return Samples(**{name: np.array(column, dtype=object) for name, column in columns.items()}), json.loads(raw)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """`taut eval key=value ...`: evaluate, write the parquet and, beside it, every number as .json; print the tables."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -246,11 +255,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(__doc__, *(f"  {k:<12} {f.description or ''} (default: {f.default})" for k, f in fields), sep="\n")
         return 0
     config = load_evaluate_config(arguments)
-    out = evaluate(config)
+    try:
+        out = evaluate(config)
+    except KeyboardInterrupt:
+        print(f"interrupted; the same command goes on from {config.out}.parts")
+        return 130
     samples, _ = read_evaluation(out)
-    parts = report(samples)
+    parts, strategy = report(samples), strategy_report(read_lines(out))
     numbers = out.with_suffix(".json")
-    write_report(numbers, parts)
+    write_report(numbers, parts, strategy)
+    if strategy:
+        print(f"{strategy_table(strategy)}\n\nof the last line, with total tokens:\n")
     print(f"{level_table(samples)}\n\n{extra_tables(parts)}")
     print(f"brackets: {CONFIDENCE:.0%} intervals over problems; every number with its interval: {numbers}")
     if config.reference:

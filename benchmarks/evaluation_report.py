@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,32 @@ from benchmarks.metrics import (
     majority_by_problem,
     pass_by_problem,
 )
-from benchmarks.statistics import Samples, Summary, by_level, summarise
+from benchmarks.statistics import Samples, Summary, by_level, compare, summarise
+from benchmarks.strategies import Line
 from benchmarks.tables import table
 from rewards.batch import Verdict
 
 FIRST_BUDGET = 16  # tokens; then doubled until every response fits
 
 
+HEAD = ("problems", "samples", "accuracy", "tokens", "truncated", "unknown")
+
+
 def level_table(samples: Samples) -> str:
-    """Accuracy, tokens and truncation by level and in all, with intervals."""
-    rows = [["level", "problems", "samples", "accuracy", "tokens", "truncated", "unknown"]]
+    """Accuracy, tokens and truncation by level and in all, with intervals; where there are several data sets, by these too."""
+    rows = [["level", *HEAD]]
     rows += [_row(level, summary) for level, summary in by_level(samples).items()]
     rows.append(_row("all", summarise(samples)))
-    return table(rows)
+    sources = _names(samples.source)
+    if len(sources) < 2:
+        return table(rows)
+    sets = [_row(name, summarise(samples.take(samples.source == name))) for name in sources]
+    return f"{table(rows)}\n\n{table([['data set', *HEAD], *sets])}"
+
+
+def _names(column: Any) -> list[str]:
+    """The values of a column in natural order (2 before 10), without the empty one."""
+    return sorted({str(v) for v in np.unique(column)} - {""}, key=lambda v: (len(v), v))
 
 
 def _row(name: str, s: Summary) -> list[str]:
@@ -43,13 +57,14 @@ def report(samples: Samples) -> list[dict[str, Any]]:
     Keys: `by` ("all", "level", "source"), `name`, `problems`, `samples`, `unknown`; `accuracy` (avg@k) and `truncation`: [value,
     low, high]; `tokens`, `tokens_correct`, `tokens_wrong`: {"mean": [value, low, high] over problems, "median", "p90" over
     samples}; `pass_at` and `maj_at`: {k: [value, low, high]} for k = 1, 2, 4 ... and the most that every problem has (`maj_at`
-    only where the evaluation has answers); `shortest`: {share: [accuracy, answers]}; `by_budget`: [[tokens, value, low, high]].
+    only where the evaluation has answers); `shortest`: {share: [accuracy, low, high, answers]}; `by_budget`: [[tokens, value,
+    low, high]].
     What is not defined is None. Unknown verdicts are absent from all but their own count.
     """
     parts = [("all", "", samples)]
     for by in ("level", "source"):
         column = getattr(samples, by)
-        names = sorted({str(v) for v in np.unique(column)} - {""}, key=lambda v: (len(v), v))
+        names = _names(column)
         if by == "level" or len(names) > 1:
             parts += [(by, name, samples.take(column == name)) for name in names]
     return [{"by": by, "name": name, **_of(part)} for by, name, part in parts]
@@ -77,7 +92,7 @@ def _of(samples: Samples) -> dict[str, Any]:
         "tokens_wrong": _tokens(known.take(~right)),
         "pass_at": {str(k): _share(pass_by_problem(samples, k)) for k in counts},
         "maj_at": {str(k): _share(majority_by_problem(samples, k)) for k in counts if answers},
-        "shortest": {share: [*_numbers(value), number] for share, (value, number) in shortest.items()},
+        "shortest": {share: [*_numbers(*values), number] for share, (*values, number) in shortest.items()},
         "by_budget": [[limit, *_share(curve[:, i], floor)] for i, limit in enumerate(budgets)],
     }
 
@@ -106,11 +121,51 @@ def _numbers(*values: Any) -> list[float | None]:
     return [None if math.isnan(v) else round(float(v), 6) for v in values]
 
 
-def write_report(path: Path, parts: list[dict[str, Any]]) -> None:
-    """The report as JSON: {"confidence", "parts"}; see `report`."""
+def strategy_report(found: Sequence[Line]) -> list[dict[str, Any]]:
+    """What each way of answering gives, from a single answer on: `name`, `problems`, `answers`, `unknown`, `accuracy`, `sequential`
+    and `total` (mean output tokens an answer), each [value, low, high]; `gain`: its accuracy minus the first's, paired."""
+    return [
+        {
+            "name": line.name,
+            "problems": s.problems,
+            "answers": s.samples,
+            "unknown": s.unknown,
+            "accuracy": _numbers(s.accuracy.value, *s.accuracy.interval),
+            "sequential": _numbers(q.tokens.value, *q.tokens.interval),
+            "total": _numbers(s.tokens.value, *s.tokens.interval),
+            "gain": None if i == 0 else _numbers(d.value, max(d.low, -1.0), min(d.high, 1.0)),
+        }
+        for i, line in enumerate(found)
+        for s, q in [(summarise(line.total), summarise(line.sequential))]
+        for d in [compare(line.total, found[0].total).accuracy]
+    ]
+
+
+def strategy_table(rows: list[dict[str, Any]]) -> str:
+    """`strategy_report` for the console."""
+    head = ["", "problems", "answers", "accuracy", "gain", "sequential tokens", "total tokens", "unknown"]
+    cells = [
+        [
+            row["name"], str(row["problems"]), str(row["answers"]), _bracketed(row["accuracy"], 3),
+            _bracketed(row["gain"], 3) if row["gain"] else "", _bracketed(row["sequential"], 1), _bracketed(row["total"], 1),
+            str(row["unknown"]),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return table([head, *cells])
+
+
+def _bracketed(values: Sequence[float | None], digits: int) -> str:
+    value, low, high = (_text(v, digits) or "n/a" for v in values)
+    return f"{value} [{low}, {high}]" if low != "n/a" else f"{value} [n/a]"
+
+
+def write_report(path: Path, parts: list[dict[str, Any]], strategy: Sequence[dict[str, Any]] = ()) -> None:
+    """The report as JSON: {"confidence", "parts"}, and {"strategy"} where there is one; see `report` and `strategy_report`."""
     from rollout.log import write_atomically
 
-    text = json.dumps({"confidence": CONFIDENCE, "parts": parts}, indent=1, ensure_ascii=False) + "\n"
+    whole = {"confidence": CONFIDENCE, "parts": parts} | ({"strategy": list(strategy)} if strategy else {})
+    text = json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
@@ -132,7 +187,7 @@ def extra_tables(parts: list[dict[str, Any]]) -> str:
     rows = [[
         p["name"] or "all", _text(p["tokens"]["median"], 0), _text(p["tokens"]["p90"], 0),
         _text(p["tokens_correct"]["mean"][0], 1), _text(p["tokens_wrong"]["mean"][0], 1),
-        *(_text(p[m].get(k, [None])[0], 3) for m in ("pass_at", "maj_at")), *(_text(v[0], 3) for v in p["shortest"].values()),
+        *(_text(p[m].get(k, [None])[0], 3) for m in ("pass_at", "maj_at")), *(_bracketed(v[:3], 3) for v in p["shortest"].values()),
     ] for p in order]  # fmt: skip
     limits = whole["by_budget"]
     budgets = [

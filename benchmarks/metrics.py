@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from benchmarks.intervals import Floats
+from benchmarks.intervals import CONFIDENCE, RESAMPLES, Floats, resampling_weights
 from benchmarks.statistics import Samples
 from rewards.batch import Verdict
 from rewards.errors import TautError
@@ -117,17 +118,46 @@ def budget_by_problem(samples: Samples, budgets: ArrayLike) -> Floats:
     return np.stack(columns, axis=1) if len(count) else np.zeros((0, len(limits)))
 
 
-def accuracy_among_shortest(samples: Samples, share: float) -> tuple[float, int]:
-    """(accuracy, number) of the shortest `share` of all known answers, all problems together; equal lengths all count.
+def accuracy_among_shortest(samples: Samples, share: float) -> tuple[float, float, float, int]:
+    """(accuracy, low, high, number) of the shortest `share` of all known answers, all problems together; equal lengths all count.
 
-    NaN where nothing is known. Short answers come from easy problems: compare it between models, not with the accuracy.
+    The interval resamples problems, and the limit of length moves with them: Wilson's with the effective sample size that the
+    bootstrap's variance implies, at most one an answer; where no answer or all are correct, one a problem. NaN where nothing is
+    known, and for the interval where fewer than two problems are. Short answers come from easy problems: compare it between
+    models, not with the accuracy.
     """
     known = samples.take(samples.known)
     if not len(known):
-        return math.nan, 0
-    limit = np.partition(known.length, last := math.ceil(share * len(known)) - 1)[last]
-    short = known.verdict[known.length <= limit] == Verdict.CORRECT
-    return float(short.mean()), len(short)
+        return math.nan, math.nan, math.nan, 0
+    order = np.argsort(known.length, kind="stable")
+    length, right = known.length[order], known.verdict[order] == Verdict.CORRECT
+    ids, problem = np.unique(known.problem_id[order], return_inverse=True)
+    ends = np.searchsorted(length, length, side="right") - 1  # the last answer as short as this one
+    number = int(ends[math.ceil(share * len(length)) - 1]) + 1
+    value, problems = float(right[:number].mean()), len(np.unique(problem[:number]))
+    if len(ids) < 2:
+        return value, math.nan, math.nan, number
+    draws = np.concatenate(
+        [
+            _shortest(weights[:, problem], right, ends, share)
+            for weights in np.array_split(resampling_weights(len(ids)), max(1, RESAMPLES * len(length) // 4_000_000))
+        ]
+    )
+    spread = value * (1 - value)
+    size = float(np.clip(spread / draws.var(), 1, number)) if 0 < value < 1 and draws.var() > 0 else problems
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    centre = (value + z * z / 2 / size) / (1 + z * z / size)
+    half = z * math.sqrt(spread / size + z * z / 4 / size**2) / (1 + z * z / size)
+    return value, max(0.0, min(centre - half, value)), min(1.0, max(centre + half, value)), number
+
+
+def _shortest(weights: Floats, right: NDArray[np.bool_], ends: NDArray[Any], share: float) -> Floats:
+    """(R,) accuracy among the shortest in each resample; weights (R, N): how often it holds each answer, from the shortest on."""
+    so_far = weights.cumsum(axis=1)
+    wanted = np.ceil(share * so_far[:, -1:] - 1e-9)
+    last = ends[np.argmax(so_far >= np.maximum(wanted, 1), axis=1)][:, None]
+    taken = np.take_along_axis(so_far, last, axis=1)
+    return (np.take_along_axis((weights * right).cumsum(axis=1), last, axis=1) / taken)[:, 0]
 
 
 def aes(accuracy: Any, tokens: Any, reference_accuracy: Any, reference_tokens: Any, form: AesForm) -> Any:

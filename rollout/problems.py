@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from rewards.errors import TautError
 from rewards.verifier import check_golds
+from rollout.paths import locate
 from rollout.rows import as_text, missing, read_json_lines, read_rows, short
 from rollout.types import Problem
 
@@ -68,6 +69,32 @@ def load_problems(
         )
     warnings.warn(f"{listed}\n{len(bad)} of {len(problems)} rows dropped", stacklevel=2)
     return [problem for problem in problems if not doubts[problem.id]]
+
+
+def load_problem_sets(
+    data: str,
+    limit: int | None = None,
+    columns: dict[str, str] | None = None,
+    unverifiable: Literal["refuse", "drop"] = "refuse",
+    verifier: Mapping[str, Any] | None = None,
+) -> list[Problem]:
+    """`load_problems` of FILE or FILE,FILE: the first `limit` of each. Of several, rows without a `source` get their file's name.
+
+    Raises TautError as that does, and where two files hold the same id.
+    """
+    if "," not in data or locate(data).exists():
+        return load_problems(locate(data), limit, columns, unverifiable, verifier)
+    problems: dict[str, Problem] = {}
+    files: dict[str, str] = {}
+    for file in [name.strip() for name in data.split(",") if name.strip()]:
+        path = locate(file)
+        for p in load_problems(path, limit, columns, unverifiable, verifier):
+            if p.id in problems:
+                raise TautError(
+                    f"{file}: problem {p.id!r} stands in {files[p.id]} too; give it another id in one of them, or use one file"
+                )
+            problems[p.id], files[p.id] = p if p.source else replace(p, source=path.name.partition(".")[0]), file
+    return list(problems.values())
 
 
 @dataclass(frozen=True)

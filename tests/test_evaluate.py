@@ -3,10 +3,13 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from benchmarks.evaluate import load_evaluate_config, main, read_evaluation
+import benchmarks.evaluate
+from benchmarks.evaluate import evaluate, load_evaluate_config, main
+from benchmarks.evaluation_file import Parts, read_evaluation, read_lines
 from benchmarks.evaluation_report import extra_tables, level_table, report, write_report
 from benchmarks.statistics import Samples
 from rewards.errors import TautError
@@ -90,6 +93,13 @@ def test_the_table_has_every_level_and_all():
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["1", "2", "all"] and "0.667" in lines[-1]
 
 
+def test_several_data_sets_have_a_table_of_their_own():
+    samples = Samples(
+        np.array(["a", "b", "c"]), np.array([1, 2, 3]), np.array([1, 0, 1]), source=np.array(["x", "y", "y"])
+    )
+    assert [line.split("|")[1].strip() for line in level_table(samples).splitlines()[-2:]] == ["x", "y"]
+
+
 def judged(problems=40, k=4) -> Samples:
     rng = np.random.default_rng(0)
     n = problems * k
@@ -114,7 +124,7 @@ def test_the_report_agrees_with_what_it_is_made_of(tmp_path):
     assert [b[0] for b in whole["by_budget"]] == [16, 32, 64, 128, 256]
     assert whole["by_budget"][-1][1:] == pytest.approx(whole["accuracy"], abs=1e-5)
     assert all(
-        8 * 2**i <= n < 8 * 2**i + 4 for i, (_, n) in enumerate(whole["shortest"].values())
+        8 * 2**i <= n < 8 * 2**i + 4 for i, (_, _, _, n) in enumerate(whole["shortest"].values())
     )  # equal lengths all count
     right = known.length[known.verdict == 1]
     assert whole["tokens_correct"]["p90"] == pytest.approx(np.quantile(right, 0.9))
@@ -131,6 +141,52 @@ def test_a_report_of_almost_nothing_has_no_numbers_made_up(verdict):
     assert (whole["tokens"]["median"] is None) == (verdict == [-1, -1])
 
 
+def write(path, **columns):
+    rows = {
+        "problem_id": ["a", "a", "b"],
+        "sample_id": [0, 1, 2],
+        "length": [3, 4, 5],
+        "verdict": [1, 0, None],
+    } | columns
+    parquet.write_table(pa.table({name: values for name, values in rows.items() if values is not None}), path)
+    return path
+
+
+@pytest.mark.parametrize("columns, message", [
+    ({"length": [3, None, 5]}, "row 2 has no length"),
+    ({"length": [3.0, -1.0, 5.0]}, "row 2: length -1.0 is no number of tokens"),
+    ({"verdict": [1, 0, 7]}, "row 3: verdict 7; 1 is correct, 0 wrong"),
+    ({"sample_id": [0, 0, 2]}, "sample 0 of problem 'a' stands in rows 1 and 2"),
+    ({"verdict": None}, "no column verdict"),
+    ({"problem_id": [], "sample_id": [], "length": [], "verdict": []}, "holds no sample"),
+])  # fmt: skip
+def test_a_bad_evaluation_is_named_by_file_row_and_remedy(tmp_path, columns, message):
+    with pytest.raises(TautError, match=f"e.parquet: .*{message}"):
+        read_evaluation(write(tmp_path / "e.parquet", **columns))
+
+
+def test_a_torn_evaluation_is_named(tmp_path):
+    path = write(tmp_path / "e.parquet")
+    assert len(read_evaluation(path)[0]) == 3 and read_lines(path) == []
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(TautError, match=r"e\.parquet: cannot be read as parquet .*Evaluate again"):
+        read_evaluation(path)
+
+
+def test_chunks_made_otherwise_or_torn_are_refused(tmp_path):
+    parts = Parts(tmp_path / "e.parquet", {"samples": 4, "rollout": {"engine": "vllm", "workers": 0}})
+    parts.begin()
+    Parts(tmp_path / "e.parquet", parts.made).begin()
+    with pytest.raises(
+        TautError, match=r"e\.parquet\.parts: begun with rollout\.workers=0, now it is 2; .*remove the folder"
+    ):
+        Parts(tmp_path / "e.parquet", {"samples": 4, "rollout": {"engine": "vllm", "workers": 2}}).begin()
+    assert parts.size(0) is None
+    parts.file(0).write_text("torn")
+    with pytest.raises(TautError, match=r"00000\.parquet: cannot be read .*remove this file"):
+        parts.size(0)
+
+
 @pytest.mark.slow
 def test_evaluating_the_embedded_model_twice_gives_the_same_samples(tmp_path, capsys):
     arguments = ["problems=12", "samples=2", "max_tokens=48", "rollout.engine=transformers"]
@@ -142,3 +198,47 @@ def test_evaluating_the_embedded_model_twice_gives_the_same_samples(tmp_path, ca
     samples, about = read_evaluation(tmp_path / "a.parquet")
     assert len(samples) == 24 and samples.length.max() <= 48
     assert (about["temperature"], about["samples"], about["max_tokens"]) == (1.0, 2, 48)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["plain", "refine"])
+def test_a_killed_evaluation_goes_on_to_the_same_samples(tmp_path, monkeypatch, capsys, strategy):
+    monkeypatch.setattr(benchmarks.evaluate, "FEWEST", 8)
+    config = [
+        "problems=12",
+        "samples=2",
+        "max_tokens=40",
+        "rollout.engine=transformers",
+        f"strategy={strategy}",
+        "rollout.max_num_seqs=4",
+    ]
+    assert main([*config, f"out={tmp_path / 'a.parquet'}"]) == 0
+
+    def killed(line):
+        if line.startswith("16/24"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(load_evaluate_config([*config, f"out={tmp_path / 'b.parquet'}"]), killed)
+    with pytest.raises(TautError, match="begun with samples=2, now it is 3"):
+        main([*config, "samples=3", f"out={tmp_path / 'b.parquet'}"])
+    capsys.readouterr()
+    assert main([*config, f"out={tmp_path / 'b.parquet'}"]) == 0
+    assert f"going on: {16 if strategy == 'plain' else 48} calls" in capsys.readouterr().out
+    a, b = (parquet.read_table(tmp_path / f"{name}.parquet") for name in "ab")
+    assert a.equals(b) and not (tmp_path / "b.parquet.parts").exists()
+    assert len(read_evaluation(tmp_path / "b.parquet")[0]) == 24
+    assert len(read_lines(tmp_path / "b.parquet")) == (0 if strategy == "plain" else 3)
+
+
+@pytest.mark.slow
+def test_two_data_sets_are_told_apart_and_one_problem_is_warned_of(tmp_path, capsys):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"id": name, "problem": "1+1", "answer": "2"}) + "\n")
+    config = ["samples=2", "max_tokens=40", "rollout.engine=transformers"]
+    both = f"data={tmp_path / 'one.jsonl'},{tmp_path / 'two.jsonl'}"
+    assert main([*config, both, f"out={tmp_path / 'a.parquet'}"]) == 0
+    assert set(read_evaluation(tmp_path / "a.parquet")[0].source) == {"one", "two"}
+    assert "data set" in capsys.readouterr().out
+    assert main([*config, f"data={tmp_path / 'one.jsonl'}", f"out={tmp_path / 'b.parquet'}"]) == 0
+    assert "one.jsonl: one problem; no interval can be made" in capsys.readouterr().out

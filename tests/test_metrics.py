@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.metrics import (
+    _shortest,
     accuracy_among_shortest,
     aes,
     budget_by_problem,
@@ -85,9 +86,34 @@ def test_by_problem_forms_leave_unknown_samples_out():
 
 def test_the_shortest_answers_are_those_of_all_problems():
     s = sampled([[1, 1, 0, 0, 1], [0, 0, 0, 0, 1]], [[1, 2, 3, 3, 9], [5, 6, 7, 8, 9]])
-    assert accuracy_among_shortest(s, 0.2) == (1.0, 2)
-    assert accuracy_among_shortest(s, 0.3) == (0.5, 4)  # two answers of three tokens: both count
+    assert accuracy_among_shortest(s, 0.2)[::3] == (1.0, 2)
+    assert accuracy_among_shortest(s, 0.3)[::3] == (0.5, 4)  # two answers of three tokens: both count
     assert math.isnan(accuracy_among_shortest(sampled([[-1]], [[3]]), 0.05)[0])
+    value, low, high, number = accuracy_among_shortest(sampled([[1, 0]], [[3, 3]]), 0.05)
+    assert (value, number) == (0.5, 2) and math.isnan(low) and math.isnan(high)
+
+
+def test_the_shortest_are_found_anew_in_every_resample():
+    rng = np.random.default_rng(0)
+    length, verdict = rng.integers(1, 12, (7, 3)), rng.integers(0, 2, (7, 3))
+    order = np.argsort(length.ravel(), kind="stable")
+    flat, right, problem = length.ravel()[order], verdict.ravel()[order] == 1, np.repeat(np.arange(7), 3)[order]
+    ends = np.searchsorted(flat, flat, side="right") - 1
+    weights = rng.multinomial(7, np.full(7, 1 / 7), size=200).astype(float)
+    for share in (0.05, 0.2, 0.5):
+        got = _shortest(weights[:, problem], right, ends, share)
+        for w, value in zip(weights.astype(int), got, strict=True):
+            pairs = [(n, v) for p in range(7) for n, v in zip(length[p], verdict[p], strict=True) for _ in range(w[p])]
+            limit = sorted(n for n, _ in pairs)[math.ceil(share * len(pairs)) - 1]
+            assert value == pytest.approx(np.mean([v for n, v in pairs if n <= limit]))
+
+
+def test_the_interval_of_the_shortest_holds_its_value_and_has_a_width():
+    rng = np.random.default_rng(1)
+    for accuracy in (0, 0.3, 1):
+        s = sampled((rng.random((40, 4)) < accuracy).astype(int), rng.integers(1, 99, (40, 4)))
+        value, low, high, _ = accuracy_among_shortest(s, 0.1)
+        assert low <= value <= high and high - low > 0.05
 
 
 # DRPO (arXiv 2510.04474): its six published scores, from points read off the paper's figure (hence +-0.001).

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rewards.errors import TautError
-from rollout.problems import load_problems
+from rollout.problems import load_problem_sets, load_problems
 from rollout.types import Problem
 
 ROW = {"id": "a", "problem": "1+1?", "answer": "2"}
@@ -145,3 +145,18 @@ def test_a_cut_off_gzip_file(tmp_path: Path) -> None:
     assert "is the file complete" in refusal(path)
     path.write_bytes(b"no gzip")
     assert f"{path}:1: cannot be read" in refusal(path)
+
+
+def test_several_files_are_one_set_with_sources(tmp_path: Path) -> None:
+    a = write(tmp_path / "first.jsonl", ROW, {**ROW, "id": "b", "source": "own"})
+    b = write(tmp_path / "second.jsonl.gz", {**ROW, "id": "c"}, {**ROW, "id": "d"})
+    found = load_problem_sets(f"{a}, {b}", limit=1)
+    assert [(p.id, p.source) for p in found] == [("a", "first"), ("c", "second")]
+    assert [p.source for p in load_problem_sets(f"{a},{b}")] == ["first", "own", "second", "second"]
+    assert [p.source for p in load_problem_sets(str(a))] == ["", "own"]
+    with pytest.raises(TautError, match=r"second\.jsonl\.gz: problem 'c' stands in .*second\.jsonl\.gz too"):
+        load_problem_sets(f"{b},{b}")
+
+
+def test_a_comma_in_a_name_is_part_of_it(tmp_path: Path) -> None:
+    assert len(load_problem_sets(str(write(tmp_path / "a,b.jsonl", ROW)))) == 1
