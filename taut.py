@@ -107,6 +107,13 @@ def replay(arguments: list[str]) -> int:
     return main(arguments)
 
 
+def search(arguments: list[str]) -> int:
+    """configurations on the front that a log predicts, as a sweep to train: LOG SWEEP.yaml --out FILE.yaml"""
+    from benchmarks.search import main
+
+    return main(arguments)
+
+
 def pareto(arguments: list[str]) -> int:
     """the front of finished runs: RUN ... --out DIR"""
     from benchmarks.pareto import main
@@ -135,6 +142,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "verify": verify,
     "sweep": sweep,
     "replay": replay,
+    "search": search,
     "pareto": pareto,
     "check": check,
     "methods": methods,

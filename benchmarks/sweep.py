@@ -37,13 +37,11 @@ from benchmarks.jobs import Job, Place, run_jobs, slots, tail
 from benchmarks.statistics import summarise
 from benchmarks.sweep_jobs import evaluated, make_job, settle
 from benchmarks.sweep_plan import Overrides, Planned, SweepConfig, load_sweep, plan
-from benchmarks.sweep_predict import choose, what_if
+from benchmarks.sweep_predict import KL, choose, what_if
 from benchmarks.sweep_report import write_report
 from benchmarks.sweep_trials import Trials
 from benchmarks.tables import table
 from rewards.errors import TautError
-
-KL = 0.02  # nats a response, of the arrows that are shown: as in `taut replay`
 
 
 class Session:

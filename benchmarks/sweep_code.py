@@ -18,7 +18,11 @@ from trainers.run import versions, write_text
 ROOT = Path(__file__).parents[1]
 SOURCES = {
     "train": ("rewards", "rollout", "trainers"),
-    "evaluate": ("rewards", "rollout", "benchmarks/evaluate.py"),
+    "evaluate": (
+        "rewards",
+        "rollout",
+        *(f"benchmarks/{name}.py" for name in ("evaluate", "evaluation_file", "strategies")),
+    ),
 }
 CHOICES = ("take", "anew")
 

@@ -94,7 +94,7 @@ def _evaluate_command(run: Planned) -> list[str]:
     assert run.evaluation is not None
     Path(run.evaluation.out).unlink(missing_ok=True)  # made with other settings, or torn
     run.folder.mkdir(parents=True, exist_ok=True)
-    sweep_code.note(run.folder, "evaluate", afresh=True)
+    sweep_code.note(run.folder, "evaluate", afresh=not Path(f"{run.evaluation.out}.parts").exists())
     values = run.evaluation.model_dump(mode="json", exclude_none=True)
     return [*TAUT, "eval", *(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items())]
 

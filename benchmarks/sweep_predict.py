@@ -26,6 +26,8 @@ from rollout.log import LIST_OF, LoggedStep
 from rollout.paths import locate
 from trainers.config import TrainConfig, resolve, to_mapping
 
+KL = 0.02  # nats a response, of the arrows that are shown: as in `taut replay`
+
 
 class First(BaseModel):
     """`first:` of a sweep file. What it says of the log is as in `taut replay`."""

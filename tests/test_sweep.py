@@ -468,3 +468,42 @@ def test_a_real_small_sweep_on_the_embedded_model(tmp_path):
     assert set(rows) == {"base", "plain", "laser"} and all(r["problems"] == "12" for r in rows.values())
     again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert again.returncode == 0 and again.stdout.count("finished before") == 3
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_run_is_killed_and_that_is_killed_itself_ends_with_the_same_table(tmp_path):
+    file = sweep_file(tmp_path, """
+        base:
+          {recipe: overthinker, steps: 5, prompts: 4, sampling.samples: 4, sampling.max_tokens: 64, checkpoint.every: 1,
+           rollout.engine: transformers}
+        runs: {plain: {}, laser: {reward: {type: laser, target: 40, wrong: 0.0, format: false}}}
+        evaluation: {samples: 2, problems: 12}
+        """)  # fmt: skip
+
+    def sweep(out: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "taut", "sweep", file, "--out", str(tmp_path / out), "--jobs", "1"]
+        return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def at_step(run: str, step: int) -> int:
+        """The process of a run that has done so many steps."""
+        follower = Follower(tmp_path / "killed" / run / "metrics.jsonl", 5)
+        until = time.monotonic() + 180
+        while follower.step < step:
+            assert time.monotonic() < until, f"{run} did not get to step {step}"
+            time.sleep(0.02)
+            follower.look()
+        return json.loads((tmp_path / "killed" / run / "status.json").read_text())["pid"]
+
+    whole = sweep("whole")
+    told, _ = whole.communicate()
+    assert whole.returncode == 0, told
+    killed = sweep("killed")
+    os.kill(at_step("plain-s0", 2), signal.SIGKILL)
+    at_step("laser-s0", 2)
+    killed.kill()
+    told, _ = killed.communicate()
+    assert "plain-s0: failed (train: killed by SIGKILL); it is tried once more" in told
+    again = sweep("killed")
+    told, _ = again.communicate()
+    assert again.returncode == 0, told
+    assert (tmp_path / "killed/front.csv").read_text() == (tmp_path / "whole/front.csv").read_text()

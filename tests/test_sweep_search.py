@@ -15,12 +15,14 @@ from benchmarks import pareto
 from benchmarks.predicted_step import statistics
 from benchmarks.replay import replay
 from benchmarks.replay_plan import configurations
+from benchmarks.search import main as search_main
 from benchmarks.sweep_plan import load_sweep
 from benchmarks.sweep_predict import Log, Prediction, choose, layers
 from benchmarks.sweep_space import SearchConfig, spread
 from benchmarks.sweep_trials import FILE, Trials
 from rewards.errors import TautError
 from rollout.foreign_logs import Foreign
+from taut import main
 from tests.test_replay import rows, write
 from tests.test_sweep import install, sweep_file
 
@@ -173,6 +175,41 @@ def test_a_sweep_trains_the_trials_of_its_search(tmp_path: Path, monkeypatch: py
     assert call("search.trials=5") == 0 and sum(c.startswith("train") for c in calls()) == 1
     capsys.readouterr()
     assert call("--dry-run") == 0 and "search: 4 trials with 1 seeds each" in capsys.readouterr().out
+
+
+OFFLINE = """
+title: Found
+base: {steps: 4, sampling.max_tokens: 64}
+search:
+  settings: {reward: {type: sum, terms: [correct, {type: weight, weight: -0.1, term: linear_length}]}}
+  space: {reward.terms.1.weight: {low: -4, high: 0}, advantage: [grpo, dr_grpo], drop_zero_signal: [false, 3]}
+  predicted: 40
+  propose: 3
+evaluation: {samples: 2, problems: 30}
+"""
+
+
+def test_a_search_of_a_log_writes_a_sweep_that_can_be_trained(tmp_path: Path, capsys: Any) -> None:
+    log, out = write(tmp_path / "log.jsonl", rows(30, 8)), tmp_path / "found.yaml"
+    command = ["search", str(log), sweep_file(tmp_path, OFFLINE), "--out", str(out)]
+    assert main(command) == 0
+    told, first = capsys.readouterr().out, out.read_text()
+    assert "trials a second" in told and "cannot be trained" in told and "drop_zero_signal" in told
+    sweep = load_sweep(str(out))[0]
+    assert sweep.search is None and sweep.evaluation and sweep.title == "Found"
+    assert next(iter(sweep.runs)) == "plain" and 1 < len(sweep.runs) <= 4
+    weights = {settings["reward.terms.1.weight"] for name, settings in sweep.runs.items() if name != "plain"}
+    assert len(weights) == len(sweep.runs) - 1 and all(-4 <= w <= 0 for w in weights)
+    assert main(["sweep", str(out), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
+    assert "found-1-s0: train" in capsys.readouterr().out
+    assert main(command) == 0 and out.read_text() == first
+    assert main([*command[:3], "search.predicted=3", "--out", str(out)]) == 0
+    with pytest.raises(TautError, match="none of 40 configurations could be predicted"):
+        search_main([*command[1:], "search.space={advantage: [none_such]}"])
+    with pytest.raises(TautError, match="no `search:`"):
+        search_main([str(log), str(out), "--out", str(tmp_path / "x.yaml")])
+    with pytest.raises(TautError, match="--out: missing"):
+        search_main(command[1:3])
 
 
 @pytest.mark.parametrize("text, message", [
