@@ -8,13 +8,14 @@ from fractions import Fraction
 
 from rewards.verifier.guard import MAX_DIGITS
 
-_ROOT = re.compile(r"√\s*(\d+|[A-Za-z])")
+_ROOT = re.compile(r"√\s*(?:(\d+|[A-Za-z])|\(([^()]*)\))")
+_SUBSCRIPT = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 _SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+")
 _SYMBOLS = {
     "−": "-", "–": "-", "×": "\\times ", "·": "\\cdot ", "÷": "/", "⁄": "/", "π": "\\pi ", "∞": "\\infty ",
     "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "°": "^\\circ ", "∪": "\\cup ", "∩": "\\cap ", "±": "\\pm ",
     "θ": "\\theta ", "√": "\\sqrt ", "∈": "\\in ", "≈": "\\approx ", "′": "'", "’": "'",
-    "€": "", "£": "", "¥": "", "\u200b": "", "\u200c": "", "\u200d": "", "\ufeff": "", "\x00": "",
+    "∕": "/", "€": "", "£": "", "¥": "", "\x00": "",
 }  # fmt: skip
 _LAYOUT = re.compile(
     r"\\(?:left|right|displaystyle|textstyle|limits|nolimits|[bB]ig[lr]?)(?![A-Za-z])|(?<!\\)\\[!()\[\]]|\$|(?<=\d)\\,(?=\d)"
@@ -35,6 +36,18 @@ _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorn
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _SINGLE = re.compile(r"([_^])\{([0-9A-Za-z])\}")
 _LOOSE_SPACE = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])")
+
+_ROMAN = re.compile(r"\{\\(?:rm|bf|it|sf|tt) ([A-Za-z ]+)\}")
+_FRAME = re.compile(
+    r"\\(?:color|textcolor|colorbox)\s*\{[^{}]*\}\s*|\\(?:boldsymbol|bm|pmb|underline|fbox|ensuremath)\s*(?=\{)"
+    r"|\\(?:bf|it|rm|large|Large|LARGE|huge|Huge|small|normalsize|bfseries|boldmath|scriptstyle)(?![A-Za-z])\s*"
+)
+_BLANK = re.compile(r"\\(?:[hv]space\*?|[hv]?phantom)\s*\{[^{}]*\}")
+_BREAK = re.compile(r"(?:\s*\\\\|(?<!\\)\\)\s*$")
+_REPEATING = re.compile(r"(?<![\d.])(\d{0,50})\.(\d{0,50})\\(?:overline|bar) ?\{ ?(\d{1,50}) ?\}(?! ?[\d_])")
+_TIMES = re.compile(  # a function without brackets ends where a product sign follows
+    r"(\\(?:sin|cos|tan|cot|sec|csc|ln)(?:\^(?:\d|\{\d\}))?) ?(\d*(?:[A-Za-z]|\\[a-z]+)) ?(\\(?:cdot|times)(?![A-Za-z]))"
+)
 
 _NUMBER = re.compile(
     r"(?P<sign>[+-]?)(?:"
@@ -60,6 +73,8 @@ def tidy(text: str) -> str:
     text = text.strip()
     if text.isalnum():
         return text
+    if "\\" in text:
+        text = _plain(text)
     text = _THOUSANDS.sub("", text.replace("\\$", "")).replace("{,}", ",")
     if "\\\\" in text and "\\begin" not in text:
         text = _DOUBLED.sub(r"\\", text)
@@ -75,6 +90,12 @@ def tidy(text: str) -> str:
     return text.replace(" ", "") if " " in text and _SPACED_THOUSANDS.fullmatch(text) else text
 
 
+def _plain(text: str) -> str:
+    """The text without what only changes its looks: colours, fonts, sizes, frames, blanks, a break at the end."""
+    text = _BREAK.sub("", _BLANK.sub(" ", _FRAME.sub("", _ROMAN.sub(r"\\text{\1}", text))))
+    return text.replace("\\textdegree", "^\\circ").replace("\\degree", "^\\circ")
+
+
 def _same_commands(text: str) -> str:
     """One command where LaTeX has several for the same thing; degrees in radians where a function is taken of them."""
     if "\\math" in text:
@@ -83,7 +104,19 @@ def _same_commands(text: str) -> str:
         text = _LN.sub(r"\\ln ", text)
     if "\\circ" in text and _TRIG.search(text):
         text = _DEGREES.sub(r"{\\frac{\1\\pi}{180}}", text)
+    if "\\cdot" in text or "\\times" in text:
+        text = _TIMES.sub(r"\1(\2)\3", text)
+    if "\\overline" in text or "\\bar" in text:
+        text = _REPEATING.sub(_as_fraction, text)
     return text.replace("\\varnothing", "\\emptyset")
+
+
+def _as_fraction(decimal: re.Match[str]) -> str:
+    """0.1\\overline{6} as a fraction."""
+    whole, start, again = decimal.groups()
+    bottom = (10 ** len(again) - 1) * 10 ** len(start)
+    top = int((whole or "0") + start + again) - int((whole or "0") + start)
+    return f"\\frac{{{top}}}{{{bottom}}}"
 
 
 def _closes(text: str) -> int:
@@ -110,12 +143,15 @@ def normalise(text: str) -> str:
 
 
 def _ascii(text: str) -> str:
-    text = _ROOT.sub(r"\\sqrt{\1}", text)
+    text = _ROOT.sub(lambda root: f"\\sqrt{{{root[1] or root[2]}}}", text)
+    text = _SUBSCRIPT.sub(lambda run: "_{" + unicodedata.normalize("NFKC", run[0]) + "}", text)
     text = _SUPERSCRIPT.sub(lambda run: "^{" + unicodedata.normalize("NFKC", run[0]) + "}", text)
     out: list[str] = []
     for char in text:
         if char in _SYMBOLS:
             out.append(_SYMBOLS[char])
+        elif unicodedata.category(char) == "Cf":  # joiners and marks of direction that nobody sees
+            continue
         elif char.isdecimal():
             out.append(str(unicodedata.decimal(char)))
         else:

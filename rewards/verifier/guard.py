@@ -10,9 +10,11 @@ MAX_CHARS = 2_000  # longest answer that reaches algebra, or twice the gold's le
 MAX_DEPTH = 30
 MAX_VALUE_DIGITS = 10_000  # of the value of a power, factorial or binomial of literals
 
+_D = r"(?:d|\\mathrm ?\{ ?d ?\}|\\partial)"
 _OPERATORS = re.compile(
-    r"\\(?:operatorname\*?\{)?(sum|prod|i*int|oint|lim|limsup|liminf|gcd|lcm|[dt]?binom|choose)(?![A-Za-z])"
-    r"|\\frac\s*\{\s*(?:d|\\mathrm\{d\}|\\partial)\b"
+    r"\\(?:operatorname\*?\{)?(sum|(?:co)?prod|i*int|oint|lim|limsup|liminf|gcd|lcm|det|[dt]?binom|choose)(?![A-Za-z])"
+    rf"|\\frac\s*\{{?\s*{_D}(?![A-Za-z_])[^{{}}]*(?:\{{\w\}})?[^{{}}]*\}}?\s*\{{\s*{_D} ?\\?[A-Za-z]"
+    r"|\\begin\{(vmatrix)\}"
     r"|(?<![A-Za-z\\])(gcd|lcm|lim|sum|int)\s*[({_]"
 )
 _ARITHMETIC = re.compile(
@@ -20,12 +22,27 @@ _ARITHMETIC = re.compile(
     r"|\\[dt]?binom\{(\d+)\}\{(\d+)\}|\{(\d+)\\choose(\d+)\}"
 )
 _EXPONENT = re.compile(r"(?:\^|\*\*)\{?[+-]?(\d+)")
+_MARKS = [
+    re.compile(r"\\[a-z]?dots(?![A-Za-z])|\.\.\."),
+    re.compile(r"[\d)}] ?(?:'|\^ ?\{? ?\\prime)"),
+    re.compile(
+        r"\\(?:[hv]?phantom|[bx]?cancel(?:to)?|sout|not|k?ern|mkern|rule|label|tag|[egx]?def|let|(?:re)?newcommand|[hv]skip|smash"
+        r"|raisebox|[lr]lap|mathchoice|if[a-z]*|else|fi|footnote|href|url|input|mathop|stackrel|overset|underset|substack)(?![A-Za-z])"
+        r"|(?<!\\)% ?[\d\\]"
+    ),
+]
 _LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS + 1}}}")
 
 
 def restates(gold: str, answer: str) -> bool:
     """Whether an answer holds an unevaluated sum, integral, limit, derivative, gcd or binomial that the gold has not."""
     return bool(_operators(answer) - _operators(gold))
+
+
+def marked(gold: str, answer: str) -> bool:
+    """Whether an answer has, where the gold has not, what algebra would overlook: dots for what is left out, a prime, a struck
+    or an invisible part, a definition."""
+    return any(kind.search(answer) and not kind.search(gold) for kind in _MARKS)
 
 
 def too_heavy(answer: str, gold: str) -> str | None:
@@ -50,7 +67,8 @@ def too_heavy(answer: str, gold: str) -> str | None:
 
 
 def _operators(text: str) -> set[str]:
-    names = (name or plain for name, plain in _OPERATORS.findall(text))
+    names = (name or plain or matrix for name, matrix, plain in _OPERATORS.findall(text))
+    names = ("det" if name == "vmatrix" else name for name in names)
     return {"binom" if name.endswith(("binom", "choose")) else name or "derivative" for name in names}
 
 

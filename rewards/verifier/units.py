@@ -15,7 +15,16 @@ _TAIL = re.compile(
     rf"|(?<=[\d}}. )])(?:{_LENGTH}|(?<= )[A-Za-z]{{3,}}(?: [A-Za-z]+)*))$"
 )
 _NAME = re.compile(r"\\(?:text\w*|math\w+|mbox)\s*\{([^{}]*)\}")
-_MAGNITUDE = re.compile(r"\b(dozen|hundred|thousand|million|billion|trillion)(?=s?\b)", re.IGNORECASE)
+_MAGNITUDE = re.compile(
+    r"\b(dozen|hundred|thousand|million|billion|trillion|hal(?:f|ve)|third|fifth|sixth|eighth|(?:ten|hundred|thousand)th)(?=s?\b)"
+    r"|(?:^|[\d{)}])\s*(squared|cubed)\b",
+    re.IGNORECASE,
+)
+_MAGNITUDE_WORD = re.compile(rf"{_MAGNITUDE.pattern.partition('|(?:^')[0]}s?", re.IGNORECASE)
+_EMPTY_GROUP = re.compile(r"\\(?:text\w*|mathrm|mbox)\s*\{\s*\}")
+_CENTS = re.compile(r"\b(?:cents?|euros?|pounds?|yen|yuan|rupees?)\b|¢|€|£|¥", re.IGNORECASE)
+_OR_AND = re.compile(r"\b(?:or|and)\b", re.IGNORECASE)
+_RELATION = re.compile(r"[<>]|\\[lg](?:e|t)")
 _TAKES_BACK = re.compile(
     r"(?:n't|\b(?:not|never|wrong|incorrect|false|except|without|between|about|approximately|roughly|nearly|almost|around"
     r"|maybe|perhaps|possibly|unless|if|at (?:least|most)|(?:up to|no)|(?:less|more|fewer|greater|other|rather) than"
@@ -25,7 +34,7 @@ _TAKES_BACK = re.compile(
 _CONJUNCTION = re.compile(r"\b(?:or|and|plus|minus|times)\b", re.IGNORECASE)
 _WORDS = re.compile(rf"{_GROUP}|(?<![A-Za-z\\])[A-Za-z]{{2,}}(?:['’ ][A-Za-z]+)*")
 _NUMERAL = r"(-?\d[0-9A-F]*(?:\.[0-9A-F]+)?)"
-_BASED = re.compile(rf"{_NUMERAL}_(?:\{{\s*(\d+|[a-z]{{3,}})\s*\}}|(\d))")
+_BASED = re.compile(rf"{_NUMERAL}_(?:\{{\s*(\d+|[a-z]{{3,}})\s*\}}|(\d{{1,2}}))")
 _TIME = re.compile(r"\b([ap])\.\s?m\b\.?", re.IGNORECASE)
 _POWERS = {"square": "^2", "sq": "^2", "squared": "^2", "cubic": "^3", "cu": "^3"}
 _SYMBOLS = {
@@ -40,6 +49,11 @@ _SYMBOLS = {
     }.items()
     for name in names.split()
 }  # fmt: skip
+_MEASURES = set(_SYMBOLS.values())
+_FILLERS = {"in", "a", "an", "of", "the", "s"}  # no measures amid words: people in line
+_OVER = re.compile(r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_SPEEDS = {"mph": "mi", "kph": "km", "kmh": "km"}
+_SPEED = re.compile(r"\b(?:mph|kph|kmh)\b", re.IGNORECASE)
 _PERCENT = re.compile(r"\\?%$")
 
 
@@ -53,36 +67,65 @@ def split_unit(text: str) -> tuple[str, str]:
 
 
 def same_unit(left: str, right: str) -> bool:
-    """Whether two units can be one: one missing, equal in any spelling (cm, centimeters), or one part of the other."""
+    """Whether two units can be one: one missing, equal in any spelling (cm, centimeters), or one part of the other where that
+    leaves no measure over: apples and red apples, not m and m/s."""
     words, others = _words(left), _words(right)
-    return words <= others or others <= words
+    measures = [{word for word in found if word.partition("^")[0] in _MEASURES} for found in (words, others)]
+    return measures[0] == measures[1] if all(measures) else words <= others or others <= words
 
 
 def _words(unit: str) -> set[str]:
-    """The words of a unit as symbols, with their powers: square centimeters are {"cm^2"}; bare "units" say nothing."""
-    unit = _TIME.sub(r"\1m", unit)
-    power, found = "", set()
-    for word, exponent in re.findall(r"([^\W\d_]+|°)\.?(?:\^(-?\d|\\circ))?", re.sub(r"[{}\s]+(?=\^)|[{}]", "", unit)):
+    """The words of a unit as symbols, with their powers: square centimeters are {"cm^2"}, m/s is {"m", "s^-1"}; bare "units"
+    say nothing."""
+    unit = _SPEED.sub(lambda speed: f"{_SPEEDS[speed[0].casefold()]}/h", _TIME.sub(r"\1m", _OVER.sub(r"\1/\2", unit)))
+    power, found, below, joined = "", set(), False, True
+    for word, exponent in re.findall(
+        r"([^\W\d_]+|[/°])\.?(?:\^(-?\d|\\circ))?", re.sub(r"[{}\s]+(?=\^)|[{}]", "", unit)
+    ):
         word = word.casefold()
-        if word in _POWERS:
+        if word in ("/", "per"):
+            below = joined = True
+            continue
+        if word in _POWERS and (joined or not found):
             power = _POWERS[word]
             continue
-        word = _SYMBOLS.get(word) or _SYMBOLS.get(word.removesuffix("s")) or word.removesuffix("s")
+        if word in _FILLERS and not joined and not exponent:
+            continue
+        if word not in _MEASURES:
+            word = _SYMBOLS.get(word) or _SYMBOLS.get(word.removesuffix("s")) or word.removesuffix("s")
         if word != "unit" or power or exponent:
-            found.add(word + ((exponent and f"^{exponent}") or power).replace("^1", ""))
-        power = ""
+            power = (exponent and f"^{exponent}") or power
+            if below:
+                power = "^-" + (power.removeprefix("^") or "1")
+            found.add(word + ("" if power == "^1" else power).replace("--", ""))
+        power, below, joined = "", False, False
     return found
 
 
 def magnitudes(text: str) -> set[str]:
     """The "million" and the like that stand beside a value: not a unit, but a part of it."""
-    return {word.casefold() for word in _MAGNITUDE.findall(text)}
+    return {(word or power).casefold() for word, power in _MAGNITUDE.findall(text)}
+
+
+def without_magnitudes(text: str) -> str:
+    """The text without those words, for two texts that have the same."""
+    return _EMPTY_GROUP.sub("", _MAGNITUDE_WORD.sub("", text)).strip()
+
+
+def other_currency(gold: str, answer: str) -> bool:
+    """Whether one is in dollars, by its sign, and the other in cents or another money."""
+    return any(
+        "\\$" in text and "\\$" not in other and _CENTS.search(other)
+        for text, other in ((gold, answer), (answer, gold))
+    )
 
 
 def takes_back(gold: str, answer: str) -> bool:
     """Whether words of the answer deny or loosen its value ("not 5", "5 or more", "about 5") and the gold has none such."""
-    said = _TAKES_BACK.search(" ".join(_WORDS.findall(answer)))
-    return bool(said) and not _TAKES_BACK.search(" ".join(_WORDS.findall(gold)))
+    said, asked = (" ".join(_WORDS.findall(text)) for text in (answer, gold))
+    if _TAKES_BACK.search(said) and not _TAKES_BACK.search(asked):
+        return True
+    return bool(_OR_AND.search(said)) and not _OR_AND.search(asked) and not _RELATION.search(answer)
 
 
 def same_numeral(gold: str, answer: str) -> bool | None:
