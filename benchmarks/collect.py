@@ -1,7 +1,8 @@
-"""What stands on a front: configurations gathered from run folders and evaluation files."""
+"""What stands on a front: configurations gathered from run folders and evaluation files, and where their settings differ."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,13 @@ from typing import Any
 
 from benchmarks.statistics import Samples
 from rewards.errors import TautError
+from trainers.config import read_yaml
+from trainers.run import flat
+
+KINDS = {"base": "base model", "plain": "plain GRPO", "shaped": "shaped"}
+# Settings that say where and how a run was made, not what was computed.
+INCIDENTAL = ("out", "seed", "log.", "checkpoint.", "heldout.", "alarms.", "micro_tokens", "rollout.", "verifier.")
+EVALUATION = ("model", "data", "samples", "temperature", "max_tokens", "step")  # of a configuration without config.yaml
 
 
 @dataclass
@@ -71,3 +79,65 @@ def kind_of(path: Path, name: str) -> str:
     reward = (yaml.safe_load(config.read_text(encoding="utf-8")) or {}).get("reward")
     kind = reward.get("type") if isinstance(reward, dict) else reward
     return "plain" if kind == "correct" else "shaped"
+
+
+def _config_file(configuration: Configuration) -> Path | None:
+    """The config.yaml of the run that the first evaluation belongs to, None where there is none."""
+    if configuration.kind == "base" or not configuration.files:
+        return None
+    folder = configuration.files[0].parent
+    found = [f for f in (folder / "config.yaml", folder.parent / "config.yaml") if f.is_file()]
+    return found[0] if found and (folder.name == "heldout" or found[0].parent == folder) else None
+
+
+def settings_of(configuration: Configuration) -> dict[str, Any]:
+    """Dotted settings of the first seed: its run's config.yaml, else what the evaluation says of itself."""
+    if file := _config_file(configuration):
+        return {k: v for k, v in flat(read_yaml(file)).items() if not k.startswith(INCIDENTAL)}
+    about = configuration.about[0] if configuration.about else {}
+    return {key: about[key] for key in EVALUATION if about.get(key) is not None}
+
+
+def differing_settings(configurations: Sequence[Configuration]) -> dict[str, dict[str, str]]:
+    """{name: {dotted setting: value}} of the settings that are not the same in all trained configurations.
+
+    A configuration without a config.yaml, such as the base model, is shown with what its evaluation says.
+    """
+    found = {c.name: settings_of(c) for c in configurations}
+    trained = [c.name for c in configurations if "reward.type" in found[c.name] or "reward" in found[c.name]]
+    keys = dict.fromkeys(key for name in trained for key in found[name])
+    differ = {k for k in keys if len({json.dumps(found[n].get(k), sort_keys=True) for n in trained}) > 1}
+    differ |= {key for key in keys if key.startswith("reward.type")}
+    return {
+        name: {k: _text(v) for k, v in of.items() if name not in trained or k in differ} for name, of in found.items()
+    }
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def method_of(configuration: Configuration) -> str:
+    """The reward in short, `sum(correct, linear_length)`, by which points are filtered; the kind where none is known."""
+    file = _config_file(configuration)
+    reward = (read_yaml(file) if file else {}).get("reward")
+    return _shape(reward) or KINDS.get(configuration.kind, configuration.kind)
+
+
+def _shape(node: Any) -> str:
+    """The types of a tree of rewards; a weight is what it weighs."""
+    if not isinstance(node, dict):
+        return str(node or "")
+    inside = [
+        t
+        for key in ("term", "terms", "then", "otherwise")
+        for t in _listed(node.get(key))
+        if isinstance(t, (dict, str))
+    ]
+    parts = [_shape(t) for t in inside]
+    kind = str(node.get("type", ""))
+    return parts[0] if kind == "weight" and parts else f"{kind}({', '.join(parts)})" if parts else kind
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

@@ -200,12 +200,13 @@ def front_table(points: Sequence[Point]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`taut pareto RUN_OR_EVAL... --out DIR`: the table of runs and evaluations; front.png, front.csv, scores.csv, dominance.csv.
+    """`taut pareto RUN_OR_EVAL... --out DIR`: the table of runs and evaluations, and in DIR front.html, front.png,
+    front.csv, scores.csv, dominance.csv.
 
     scores.csv (a row a configuration; value and _low, _high of its interval): aes_o1_pruner to the base model, aes_drpo to the
     reference, reg and reg_positive where a frontier is given, p_front (chance of being on the front), p_dominated and by whom
     most likely; the front's hypervolume with its base is the last row. dominance.csv: the chance that the row's configuration
-    dominates the column's.
+    dominates the column's. front.html holds all of it and rollouts, in one file that needs nothing but a browser.
     """
     parser = argparse.ArgumentParser(prog="taut pareto", description=main.__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder or evaluation parquet; NAME=PATH names it")
@@ -222,6 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.resamples < 2 or not 0 < args.confidence < 1:
         raise TautError(f"--resamples {args.resamples} --confidence {args.confidence}: at least 2, and between 0 and 1")
+    from benchmarks.html_report import write_front_page
     from benchmarks.scores import score, score_table, write_scores
 
     configurations = collect(args.runs)
@@ -234,9 +236,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     draw(points, out / "front.png", out / "front.csv", args.title, subtitle(points, about, args.confidence))
     scores = score(points, configurations, args.base, args.frontier, args.resamples, args.seed, args.confidence)
     write_scores(scores, out / "scores.csv", out / "dominance.csv")
+    page = out / "front.html"
+    write_front_page(
+        page, points, configurations, scores, args.title, subtitle(points, about, args.confidence), warnings, args.confidence
+    )  # fmt: skip
     print(front_table(points))
     print(f"\n{score_table(scores)}\n")
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    print(out / "front.png")
+    print(f"{page}\n{out / 'front.png'}")
     return 0

@@ -1,4 +1,4 @@
-"""The end of a sweep: the table on the console, and front.png, front.csv and report.md in its folder."""
+"""The end of a sweep: the table on the console, and front.png, front.html, front.csv and report.md in its folder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from benchmarks.board import clock
 from benchmarks.collect import Configuration, evaluation_of
 from benchmarks.evaluate import read_evaluation
+from benchmarks.html_report import write_front_page
 from benchmarks.pareto import (
     Point,
     draw,
@@ -18,6 +19,7 @@ from benchmarks.pareto import (
     non_dominated,
     subtitle,
 )
+from benchmarks.scores import score
 from benchmarks.statistics import CONFIDENCE, RESAMPLES, SEED, Comparison, by_level, compare
 from benchmarks.tables import table
 from rewards.errors import TautError
@@ -70,8 +72,11 @@ def write_report(
         _section("Warnings", "\n".join(f"- {w}" for w in warnings)),
         _section("Wall time", "\n".join(f"- {name}: {clock(s)}" for name, s in seconds.items() if s)),
     ]
+    write_front_page(
+        out / "front.html", points, configurations, score(points, configurations), sweep.title, under, warnings
+    )
     (out / "report.md").write_text("\n\n".join(s for s in parts if s) + "\n", encoding="utf-8")
-    print(f"{out / 'report.md'}\n{out / 'front.csv'}")
+    print(f"{out / 'report.md'}\n{out / 'front.csv'}\n{out / 'front.html'}")
     return out / "front.png"
 
 
