@@ -11,10 +11,13 @@ from typing import Any
 
 from benchmarks.statistics import Samples
 from rewards.errors import TautError
+from rollout.foreign import Foreign
 from trainers.config import read_yaml
 from trainers.run import flat
 
 KINDS = {"base": "base model", "plain": "plain GRPO", "shaped": "shaped"}
+PLAIN = ("", "grpo", "dr_grpo", "rloo", "batch_std", "raw")
+PLAIN_OBJECTIVES = ("", "clipped_token", "gspo")
 # Settings that say where and how a run was made, not what was computed.
 INCIDENTAL = ("out", "seed", "log.", "checkpoint.", "heldout.", "alarms.", "micro_tokens", "rollout.", "verifier.")
 EVALUATION = ("model", "data", "samples", "temperature", "max_tokens", "step")  # of a configuration without config.yaml
@@ -31,18 +34,32 @@ class Configuration:
     files: list[Path] = field(default_factory=list)
 
 
-def collect(paths: Sequence[str]) -> list[Configuration]:
+def collect(paths: Sequence[str], foreign: Foreign | None = None) -> list[Configuration]:
     """Configurations from run folders and evaluation files; `NAME=PATH` names one. Paths of one name are its seeds.
 
-    Without a name: the folder's or file's, less a trailing `-s0`. Kind: plain when the run's reward is `correct` alone,
-    base when the name is `base`. A run folder counts by its `eval.parquet`, else by its last held-out evaluation.
+    Without a name: the folder's or file's, less a trailing `-s0`. Kind: plain when nothing shapes the run (see `kind_of`),
+    base when the name is `base`. A run folder counts by its `eval.parquet`, else by its last held-out evaluation. A file of
+    rollouts that others logged is read as `foreign` says: a configuration a model, under the model's name.
     """
-    from benchmarks.evaluate import read_evaluation
+    from benchmarks.evaluation_file import read_evaluation
+    from benchmarks.foreign_evaluations import foreign_samples, is_foreign
 
     found: dict[str, Configuration] = {}
     for text in paths:
         given, _, path_text = text.rpartition("=")
         path = Path(path_text)
+        if is_foreign(path):
+            models = foreign_samples(path, foreign or Foreign())
+            if given and len(models) > 1:
+                raise TautError(
+                    f"{text}: {path.name} has rollouts of {len(models)} models; leave the name out: each has its own"
+                )
+            for model, (samples, about) in models.items():
+                name = given or model or path.name.partition(".")[0]
+                c = found.setdefault(name, Configuration(name, kind_of(path, name)))
+                c.evaluations.append(samples)
+                c.about.append(about)
+            continue
         file = evaluation_of(path)
         name = given or re.sub(r"-s\d+$", "", path.name if path.is_dir() else path.stem)
         samples, about = read_evaluation(file)
@@ -74,11 +91,17 @@ def kind_of(path: Path, name: str) -> str:
     config = path / "config.yaml"
     if not config.is_file():
         return "plain" if name == "plain" else "shaped"
-    import yaml
+    read = read_yaml(config)
+    return kind_of_pieces(*(_type(read.get(key)) for key in ("reward", "advantage", "objective")))
 
-    reward = (yaml.safe_load(config.read_text(encoding="utf-8")) or {}).get("reward")
-    kind = reward.get("type") if isinstance(reward, dict) else reward
-    return "plain" if kind == "correct" else "shaped"
+
+def kind_of_pieces(reward: str, advantage: str, objective: str) -> str:
+    """plain where only correctness is paid, by an advantage and an objective that do not look at length; else shaped."""
+    return "plain" if reward == "correct" and advantage in PLAIN and objective in PLAIN_OBJECTIVES else "shaped"
+
+
+def _type(node: Any) -> str:
+    return str(node.get("type", "")) if isinstance(node, dict) else str(node or "")
 
 
 def _config_file(configuration: Configuration) -> Path | None:

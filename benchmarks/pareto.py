@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from benchmarks.statistics import (
 )
 from benchmarks.tables import table
 from rewards.errors import TautError
+from rewards.verifier import Verifier
+from rewards.verifier.extract import Mode
+from rollout.foreign import Foreign
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,13 @@ def front_table(points: Sequence[Point]) -> str:
     return table(rows)
 
 
+def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
+    for text in texts:
+        if "=" not in text:
+            raise TautError(f"{option} {text}: write NAME=VALUE")
+    return dict(text.split("=", 1) for text in texts)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """`taut pareto RUN_OR_EVAL... --out DIR`: the table of runs and evaluations, and in DIR front.html, front.png,
     front.csv, scores.csv, dominance.csv.
@@ -220,13 +230,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--resamples", type=int, default=RESAMPLES)
     parser.add_argument("--seed", type=int, default=SEED, help="of the bootstrap")
     parser.add_argument("--confidence", type=float, default=CONFIDENCE)
+    others = parser.add_argument_group(
+        "rollouts that others logged (.jsonl, .jsonl.gz, .parquet): a configuration a model"
+    )
+    others.add_argument(
+        "--tokenizer", metavar="FOLDER", help="counts responses where neither lengths nor token ids are logged"
+    )
+    others.add_argument(
+        "--cap", type=int, metavar="TOKENS", help="token limit of a response, where no column says truncated"
+    )
+    others.add_argument(
+        "--columns", nargs="+", default=[], metavar="OURS=THEIRS", help="such as correct=acc problem_id=uid"
+    )
+    others.add_argument(
+        "--where", nargs="+", default=[], metavar="COLUMN=VALUE", help="only these rows, such as source=gsm8k"
+    )
+    others.add_argument(
+        "--extraction", choices=get_args(Mode), help="judge responses ourselves: where their answers stand"
+    )
     args = parser.parse_args(argv)
     if args.resamples < 2 or not 0 < args.confidence < 1:
         raise TautError(f"--resamples {args.resamples} --confidence {args.confidence}: at least 2, and between 0 and 1")
     from benchmarks.html_report import write_front_page
     from benchmarks.scores import score, score_table, write_scores
 
-    configurations = collect(args.runs)
+    foreign = Foreign(_pairs("--columns", args.columns), args.tokenizer, args.cap, _pairs("--where", args.where))
+    with Verifier(extraction=args.extraction or "boxed") as judge:  # it starts nothing that is not asked for
+        foreign.judge = judge if args.extraction else None
+        configurations = collect(args.runs, foreign)
     points, warnings = make_points(
         configurations, args.reference, resamples=args.resamples, seed=args.seed, confidence=args.confidence
     )
@@ -242,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     print(front_table(points))
     print(f"\n{score_table(scores)}\n")
-    for warning in warnings:
+    for warning in (*warnings, *foreign.notes):
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{page}\n{out / 'front.png'}")
     return 0

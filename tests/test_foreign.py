@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.collect import kind_of_pieces
 from benchmarks.foreign_evaluations import foreign_samples, is_foreign
 from rewards.errors import TautError
 from rewards.verifier import Verifier
@@ -67,3 +68,32 @@ def test_replay_judges_what_has_no_label(tmp_path: Path, capsys: pytest.CaptureF
     assert "nothing says what is correct" in capsys.readouterr().err
     assert main([*asked, "extraction=boxed"]) == 0
     assert "6 rollouts of 3 problems" in capsys.readouterr().out
+
+
+def test_a_front_of_what_others_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = [row | {"source": "a" if row["problem_id"] != "p2" else "b"} for row in rows()]
+    file = write(tmp_path / "rollouts.jsonl", made)
+    asked = ["pareto", str(file), "--tokenizer", TOKENIZER, "--cap", "64", "--out", str(tmp_path / "out")]
+    assert main(asked) == 0
+    said = capsys.readouterr()
+    assert "| small " in said.out and "| large " in said.out
+    assert "text counted by the tokenizer" in said.err and (tmp_path / "out" / "front.html").is_file()
+    assert main([*asked, "--where", "source=a", "--extraction", "boxed"]) == 0
+    assert "1.000" in capsys.readouterr().out
+    assert main([*asked, "--where", "source=c"]) == 2
+    assert "no rows with" in capsys.readouterr().err
+    assert main(["pareto", f"mine={file}", *asked[2:]]) == 2
+    assert "2 models; leave the name out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("pieces", "kind"),
+    [
+        (("correct", "dr_grpo", "clipped_token"), "plain"),
+        (("correct", "canon", "clipped_token"), "shaped"),
+        (("correct", "grpo", "drpo"), "shaped"),
+        (("laser", "grpo", "clipped_token"), "shaped"),
+    ],
+)
+def test_an_advantage_that_looks_at_length_shapes(pieces: tuple[str, str, str], kind: str) -> None:
+    assert kind_of_pieces(*pieces) == kind
