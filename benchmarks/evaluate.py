@@ -4,6 +4,7 @@ taut eval model=runs/train/model samples=4 out=eval.parquet         # a run's mo
 taut eval model=FOLDER data=FILE.jsonl samples=8 max_tokens=2048    # any Hugging Face folder
 taut eval model=FOLDER data=FILE.jsonl samples=16 reference=REF.jsonl  # then: taut train ... data=FILE.jsonl reference=REF.jsonl
 taut eval model=FOLDER data=A.jsonl,B.jsonl                         # several sets: the tables tell them apart
+taut eval runs/a runs/b models/c data=FILE.jsonl out=evals          # several models, one after the other: evals/a.parquet ...
 taut eval strategy=majority                                         # or filtered_vote, refine, pdr: benchmarks/strategies.py
 taut eval                                                           # the embedded benchmark's base model
 
@@ -12,6 +13,7 @@ Killed, the same command goes on where it stopped (OUT.parts holds what is done)
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +23,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from benchmarks.analyses.length_vote import LengthVote
+from benchmarks.arguments import as_pairs, positional
 from benchmarks.evaluation_file import Parts, mark, read_evaluation, read_lines, write_reference
 from benchmarks.evaluation_report import (
     extra_tables,
@@ -117,20 +120,6 @@ def load_evaluate_config(arguments: Sequence[str]) -> EvaluateConfig:
         if keys != ["model"]:
             set_dotted(values, keys, value)
     return resolve(EvaluateConfig, values, "taut eval")
-
-
-def as_pairs(arguments: Sequence[str]) -> list[str]:
-    """The arguments with `--key value` and `--key=value` as key=value. Raises TautError where the value is missing."""
-    pairs, rest = [], list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        if not argument.startswith("--"):
-            pairs.append(argument)
-        elif "=" in argument or rest:
-            pairs.append(argument[2:] if "=" in argument else f"{argument[2:]}={rest.pop(0)}")
-        else:
-            raise TautError(f"{argument}: a value is missing; write {argument} VALUE")
-    return pairs
 
 
 def _defaults(model: str | None) -> dict[str, Any]:
@@ -248,13 +237,48 @@ def _model_configs(path: Path) -> tuple[Any, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`taut eval key=value ...`: evaluate, write the parquet and, beside it, every number as .json; print the tables."""
+    """`taut eval [MODEL ...] key=value ...`: evaluate, write the parquet and, beside it, all numbers as .json; print tables."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "-h" in arguments or "--help" in arguments:
         fields = EvaluateConfig.model_fields.items()
         print(__doc__, *(f"  {k:<12} {f.description or ''} (default: {f.default})" for k, f in fields), sep="\n")
         return 0
-    config = load_evaluate_config(arguments)
+    models, settings = positional(arguments)
+    if not models:
+        return _evaluate_one(load_evaluate_config(settings))
+    folder = Path(next((a[4:] for a in reversed(settings) if a.startswith("out=")), "evals"))
+    names = [
+        re.sub(r"[^\w.+-]+", "-", Path(m).parent.name if Path(m).name == "model" else Path(m).name) for m in models
+    ]
+    if len(set(names)) < len(names):
+        raise TautError(
+            f"{' '.join(models)}: two of them are called {names[0]}; evaluate them one by one, with out=FILE"
+        )
+    configs = [
+        load_evaluate_config([*settings, f"model={model}", f"out={folder / name}.parquet"])
+        for model, name in zip(models, names, strict=True)
+    ]
+    for config in configs:
+        print(f"\n{config.model}")
+        if _made(config):
+            print(f"finished before: {config.out}")
+        elif code := _evaluate_one(config):
+            return code
+    print(f"all of them on one front: taut pareto {' '.join(c.out for c in configs)}")
+    return 0
+
+
+def _made(config: EvaluateConfig) -> bool:
+    """Whether this very evaluation is there; one with other settings is an error when it is begun."""
+    if not Path(config.out).exists():
+        return False
+    made = read_evaluation(Path(config.out))[1]
+    wanted = config.model_dump(mode="json", exclude={"rollout", "out", "reference"})
+    return all(made.get(key) == value for key, value in wanted.items())
+
+
+def _evaluate_one(config: EvaluateConfig) -> int:
+    """Evaluate, write, print; 130 where interrupted."""
     try:
         out = evaluate(config)
     except KeyboardInterrupt:

@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from pydantic import Field
 
-from benchmarks.evaluate import as_pairs
+from benchmarks.arguments import as_pairs
 from benchmarks.tables import table
 from rewards.batch import Verdict
 from rewards.errors import TautError

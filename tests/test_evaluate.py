@@ -1,6 +1,7 @@
 """taut eval: settings that follow from the model, what is written, and what is refused."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -8,11 +9,13 @@ import pyarrow.parquet as parquet
 import pytest
 
 import benchmarks.evaluate
+from benchmarks.arguments import positional
 from benchmarks.evaluate import evaluate, load_evaluate_config, main
 from benchmarks.evaluation_file import Parts, read_evaluation, read_lines
 from benchmarks.evaluation_report import extra_tables, level_table, report, write_report
 from benchmarks.statistics import Samples
 from rewards.errors import TautError
+from rollout.paths import locate
 from trainers.config import recipe
 
 EMBEDDED = recipe("overthinker")
@@ -242,3 +245,30 @@ def test_two_data_sets_are_told_apart_and_one_problem_is_warned_of(tmp_path, cap
     assert "data set" in capsys.readouterr().out
     assert main([*config, f"data={tmp_path / 'one.jsonl'}", f"out={tmp_path / 'b.parquet'}"]) == 0
     assert "one.jsonl: one problem; no interval can be made" in capsys.readouterr().out
+
+
+def test_models_without_a_key_are_several_and_must_have_names_of_their_own(capsys):
+    assert positional(["runs/a", "--samples", "2", "runs/b/model", "data=x.jsonl"]) == (
+        ["runs/a", "runs/b/model"],
+        ["samples=2", "data=x.jsonl"],
+    )
+    with pytest.raises(TautError, match=r"two of them are called a; .* out=FILE"):
+        main(["one/a", "two/a/model", "data=x.jsonl"])
+
+
+@pytest.mark.slow
+def test_several_models_are_measured_one_after_the_other_and_only_once(tmp_path, capsys):
+    models = [str(tmp_path / name) for name in ("first", "second")]
+    for model in models:
+        shutil.copytree(locate("benchmarks:overthinker/checkpoint"), model)
+    settings = [
+        "data=benchmarks:overthinker/data/heldout.jsonl", "problems=2", "samples=1", "max_tokens=32",
+        "rollout.engine=transformers", f"out={tmp_path / 'evals'}",
+    ]  # fmt: skip
+    assert main([*models, *settings]) == 0
+    made = {f.name for f in (tmp_path / "evals").glob("*.parquet")}
+    assert made == {"first.parquet", "second.parquet"}
+    assert "taut pareto" in capsys.readouterr().out
+    (tmp_path / "evals" / "second.parquet").unlink()
+    assert main([*models, *settings]) == 0
+    assert capsys.readouterr().out.count("finished before") == 1
