@@ -14,10 +14,10 @@ from benchmarks.tables import table
 MARKS = {"reward": "o", "own advantage": "s", "stateful": "^"}
 
 
-def report(rows: Sequence[Row], about: str, labels: dict[str, str], resamples: int = RESAMPLES) -> str:
+def report(rows: Sequence[Row], about: str, labels: dict[str, str], title: str = "", resamples: int = RESAMPLES) -> str:
     """The study as Markdown: correlations over all and by kind, and a row a configuration with its ranks."""
     parts = [
-        "# Predicted from the base model's log, and trained",
+        f"# {title}",
         f"Log: {about}. {len(rows)} configurations.",
         "![predicted against trained](predicted.png)",
     ]
@@ -55,7 +55,7 @@ def report(rows: Sequence[Row], about: str, labels: dict[str, str], resamples: i
             f"{r.predicted[m]:+.{d}f}, {r.trained[m].mean():+.{e}f} ± {_spread(r.trained[m]):.{e}f}, "
             f"{place[m][0][i]:g} / {place[m][1][i]:g}" for m, d, e in (("accuracy", 4, 3), ("tokens", 1, 1))
         ]  # fmt: skip
-        lines.append([labels.get(r.name, r.name), r.kind, *cells])
+        lines.append([str(labels.get(r.name) or r.name), r.kind, *cells])
     parts.append(table(lines))
     parts.append(
         f"Predicted: the change of the next step at {KL:g} nats a response, from Cov(advantage, x) / sd(advantage) within the"

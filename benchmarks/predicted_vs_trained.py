@@ -1,6 +1,8 @@
-"""Does the predicted step rank configurations as training does? A finished sweep against a log of its base model.
+"""Does the predicted step rank configurations as training does? Finished sweeps against a log of their base model.
 
-    python -m benchmarks.predicted_vs_trained SWEEP_FOLDER LOG [--sweep table] [--out DIR]
+    python -m benchmarks.predicted_vs_trained LOG runs/table runs/mine=my_sweep.yaml [--out DIR]
+
+A folder is that of the sweep file of its name, or of the one after `=`.
 
 LOG: rollouts of the base model on training problems, such as `taut eval samples=16` writes. Each run's reward and advantage
 are replayed on it; its slopes of accuracy and tokens are held against what its seeds changed on the held-out problems. The
@@ -8,7 +10,7 @@ rank correlations (Spearman) have two 95 % intervals: over the problems of the l
 configurations; and over configurations too, as if they had been drawn from many, which few of them leave wide. As a measure
 of what any prediction could reach: the rank correlation between the changes of two seeds.
 
-Out: report.md, predicted.csv and predicted.png in DIR (default: SWEEP_FOLDER/predicted).
+Out: report.md, predicted.csv and predicted.png in DIR (default: predicted).
 """
 
 from __future__ import annotations
@@ -170,22 +172,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", type=Path, metavar="SWEEP_FOLDER")
     parser.add_argument("log", type=Path, metavar="LOG")
-    parser.add_argument("--sweep", default="table", help="the sweep file that the folder was made with")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("folders", nargs="+", metavar="FOLDER[=SWEEP]")
+    parser.add_argument("--out", type=Path, default=Path("predicted"))
+    parser.add_argument("--title", default="Predicted from the base model's log, and trained")
     options = parser.parse_args(argv)
+    labels: dict[str, str] = {}
+    rows: list[Row] = []
+    about = ""
     try:
-        sweep, _ = load_sweep(options.sweep)
-        rows, about = study(plan(sweep, options.folder), options.log)
+        for text in options.folders:
+            folder, _, name = text.partition("=")
+            sweep, _ = load_sweep(name or Path(folder).name)
+            found, about = study(plan(sweep, Path(folder)), options.log)
+            if twice := {r.name for r in rows} & {r.name for r in found}:
+                raise TautError(f"{text}: {min(twice)} is in a folder before it; give each configuration once")
+            rows, labels = [*rows, *found], labels | sweep.labels
     except TautError as error:
         print(f"benchmarks.predicted_vs_trained: {error}", file=sys.stderr)
         return 2
-    out: Path = options.out or options.folder / "predicted"
-    out.mkdir(parents=True, exist_ok=True)
     from benchmarks.predicted_report import draw, report  # they need what is here
 
-    text = report(rows, about, sweep.labels)
+    out: Path = options.out
+    out.mkdir(parents=True, exist_ok=True)
+    text = report(rows, about, labels, options.title)
     (out / "report.md").write_text(text, encoding="utf-8")
     with (out / "predicted.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -194,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             writer.writerows(
                 [r.name, r.kind, m, f"{r.predicted[m]:.6g}", i, f"{v:.6g}"] for i, v in enumerate(r.trained[m])
             )
-    draw(rows, sweep.labels, out / "predicted.png")
+    draw(rows, labels, out / "predicted.png")
     print(text)
     return 0
 

@@ -64,8 +64,8 @@ def test_a_tiny_sweep_is_held_against_its_log(tmp_path: Path, capsys: pytest.Cap
     train, log = "benchmarks:overthinker/data/train.jsonl", tmp_path / "log.parquet"
     assert taut(["eval", f"data={train}", "problems=12", "samples=4", "max_tokens=128", f"out={log}", TINY[0]]) == 0
     capsys.readouterr()
-    assert main([str(tmp_path / "runs"), str(log), "--sweep", str(sweep), "--out", str(tmp_path / "out")]) == 0
+    assert main([str(log), f"{tmp_path / 'runs'}={sweep}", "--out", str(tmp_path / "out")]) == 0
     assert "48 rollouts of 12 problems" in capsys.readouterr().out
     assert {f.name for f in (tmp_path / "out").iterdir()} == {"report.md", "predicted.csv", "predicted.png"}
     assert len((tmp_path / "out" / "predicted.csv").read_text().splitlines()) == 1 + 2 * 2
-    assert main([str(tmp_path / "nothing"), str(log), "--sweep", str(sweep)]) == 2
+    assert main([str(log), f"{tmp_path / 'nothing'}={sweep}"]) == 2
