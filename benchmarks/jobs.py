@@ -71,14 +71,20 @@ class Slot:
 
     def start(self, command: Sequence[str], log: Path) -> Process:
         """See `Place`."""
-        return LocalProcess(command, log, self.environment(), self.core)
+        return LocalProcess(command, log, {**os.environ, **self.environment()}, core=self.core)
 
 
 class LocalProcess:
-    """A command in a session of its own on this machine; it ends when we do."""
+    """A command in a session of its own on this machine; when we end, it is sent `farewell`."""
 
     def __init__(
-        self, command: Sequence[str], log: Path, environment: Mapping[str, str], core: int | None = None
+        self,
+        command: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str],
+        folder: Path | None = None,
+        core: int | None = None,
+        farewell: signal.Signals = signal.SIGTERM,
     ) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
@@ -89,9 +95,10 @@ class LocalProcess:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+                cwd=folder,
+                env={"PYTHONUNBUFFERED": "1", **environment},
                 start_new_session=True,  # the terminal's Ctrl-C reaches the sweep alone, which passes it on once
-                preexec_fn=_prepare(core),
+                preexec_fn=_prepare(core, farewell),
             )
 
     def poll(self) -> int | None:
@@ -207,14 +214,16 @@ def run_jobs(jobs: Sequence[Job], places: Sequence[Place], watcher: Watcher, pol
                     job.state, job.error = "failed", f"{job.error}, as another did twice"
                     watcher.changed(job)
                     continue
-                job._place = free.pop(0)
+                if not _begin(job, free[0]):  # what was missed at first has come, as on a file system that lags
+                    watcher.changed(job)
+                    continue
+                free.pop(0)
                 job.clock(True)
                 running.append(job)
-                _begin(job)
                 watcher.changed(job)
             time.sleep(poll_s)
             for job in [j for j in running if _ended(j)]:
-                if job.state != "running" or not _begin(job):
+                if job.state != "running" or not _begin(job, job._place):
                     running.remove(job)
                     free.append(job._place)
                     job.clock(False)
@@ -248,28 +257,29 @@ def _as_interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _begin(job: Job) -> bool:
-    """Start the next stage; False where none is left, and the job is finished."""
+def _begin(job: Job, place: Place) -> bool:
+    """Start the next stage there; False where none is left, and the job is finished."""
     stage = job.next_stage()
     if stage is None:
         job.state, job.stage = "finished", ""
         return False
-    job.state, job.stage = "running", stage.label
-    job._process = job._place.start(stage.command(), job.log)
+    job.state, job.stage, job._place = "running", stage.label, place
+    job._process = place.start(stage.command(), job.log)
     return True
 
 
-def _prepare(core: int | None) -> Callable[[], None]:
-    """What the child does before it becomes the command: bind itself, hear SIGINT even where a shell's `&` made us deaf
-    to it, and die with us rather than go on unseen."""
+def _prepare(core: int | None, farewell: signal.Signals) -> Callable[[], None]:
+    """What the child does before it becomes the command: bind itself, hear SIGINT even where a shell's `&` or Ray made us
+    deaf to it, and die with us rather than go on unseen."""
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
 
     def prepare() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         if core is not None:
             os.sched_setaffinity(0, {core})
         if library is not None:
-            library.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            library.prctl(PR_SET_PDEATHSIG, farewell)
 
     return prepare
 

@@ -1,4 +1,4 @@
-"""Several configurations, several seeds, one front: `taut sweep [FILE.yaml] [--out DIR] [--jobs N] [key=value ...]`.
+"""Several configurations, several seeds, one front: `taut sweep [FILE.yaml] [--out DIR] [--jobs N|ray] [key=value ...]`.
 
     base: {steps: 40}                     # for every run: what `taut train` takes, nested or dotted; `recipe` too
     runs:
@@ -13,10 +13,13 @@
     seeds: [0, 1]                         # each run is made with each seed
     evaluation: {problems: 600, samples: 4}   # what `taut eval` takes; the base model is evaluated too
     labels: {laser: LASER T=60}           # names in table and picture
+    resources: {cpus: 1, gpus: 1}         # of each run, with --jobs ray; gpus unsaid: 1 where the cluster has any
+    ray: {address: HOST:PORT}             # with --jobs ray: a cluster that is there; unsaid: RAY_ADDRESS, or one is started
 
-Each run is a process of its own, `taut train`, then `taut eval`, bound to a core or a GPU. Given again, the same command
-goes on where it was: finished runs are left as they are, interrupted ones are resumed. What other code made is named, and
-taken or made anew as --other-code says.
+Each run is a process of its own, `taut train`, then `taut eval`, bound to a core or a GPU of this machine; with --jobs ray,
+wherever a Ray cluster has room, and --out lies where all its nodes see it. Given again, the same command goes on where it
+was: finished runs are left as they are, interrupted ones are resumed. What other code made is never mixed in or made again
+unsaid: it is an error that names it, unless --other-code is given.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ import fcntl
 import math
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,6 +38,7 @@ from benchmarks import sweep_code
 from benchmarks.board import make_board
 from benchmarks.evaluate import read_evaluation
 from benchmarks.jobs import Job, Place, run_jobs, slots, tail
+from benchmarks.ray_jobs import ray_places
 from benchmarks.statistics import summarise
 from benchmarks.sweep_jobs import evaluated, make_job, settle
 from benchmarks.sweep_plan import Overrides, Planned, SweepConfig, load_sweep, plan
@@ -42,6 +47,11 @@ from benchmarks.sweep_report import write_report
 from benchmarks.sweep_trials import Trials
 from benchmarks.tables import table
 from rewards.errors import TautError
+
+OTHER_CODE = (
+    "runs that other code made: take them as they are, which the report says, or make them anew (the old ones are moved to "
+    "replaced/). It holds for this call: what was taken stays as it is, and a later call asks again"
+)
 
 
 class Session:
@@ -163,6 +173,18 @@ def _lock(out: Path) -> IO[str]:
     return file
 
 
+@contextmanager
+def _places(jobs: str | None, sweep: SweepConfig, out: Path) -> Iterator[Sequence[Place]]:
+    """Where the runs run, by --jobs."""
+    if jobs == "ray":
+        with ray_places(sweep.ray, sweep.resources, out) as places:
+            yield places
+        return
+    if unheeded := sorted({"ray", "resources"} & sweep.model_fields_set):
+        print(f"{', '.join(unheeded)}: for --jobs ray alone; here each run has a core or a GPU", flush=True)
+    yield slots(int(jobs) if jobs else None)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a sweep to its front. 0: all finished; 1: some run failed; 130: stopped, the same command goes on."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -173,16 +195,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         "arguments", nargs="*", metavar="FILE.yaml | key=value", help="default: the embedded benchmark's front"
     )
     parser.add_argument("--out", help="folder of all runs (default: runs/NAME)")
-    parser.add_argument("--jobs", type=int, help="runs side by side (default: one a GPU, else one a core)")
+    parser.add_argument(
+        "--jobs",
+        metavar="N|ray",
+        help="runs side by side on this machine (default: one a GPU, else one a core); ray: as a Ray cluster has room",
+    )
     parser.add_argument("--runs", default="", help="only these, separated by commas; no search")
-    parser.add_argument("--other-code", choices=sweep_code.CHOICES, help="what to do with runs that other code made")
+    parser.add_argument("--other-code", choices=sweep_code.CHOICES, help=OTHER_CODE)
     parser.add_argument("--dry-run", action="store_true", help="say what would be run")
     args = parser.parse_intermixed_args(arguments)
     files = [a for a in args.arguments if "=" not in a]
     if len(files) > 1:
         raise TautError(f"{' '.join(files)}: give one sweep file; overrides are key=value")
-    if args.jobs is not None and args.jobs < 1:
-        raise TautError(f"--jobs {args.jobs}: give 1 or more")
+    if args.jobs not in (None, "ray") and not (args.jobs.isdecimal() and int(args.jobs)):
+        raise TautError(f"--jobs {args.jobs}: give how many runs side by side, 1 or more, or ray")
     name = files[0] if files else "front"
     out = Path(args.out or f"runs/{Path(name).stem}")
     sweep, overrides = load_sweep(name, [a for a in args.arguments if "=" in a])
@@ -197,9 +223,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     with _lock(out):
         session.prune()
-        places = slots(args.jobs)
         command = shlex.join(["taut", "sweep", *arguments])
-        if not (session.carry_out(session.runs, places) and session.search(places)):
+        with _places(args.jobs, sweep, out) as places:
+            whole = session.carry_out(session.runs, places) and session.search(places)
+        if not whole:
             print(f"stopped; finished runs are kept and the others resumable: go on with\n  {command}")
             return 130
         return session.report(command)

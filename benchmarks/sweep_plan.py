@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from benchmarks.evaluate import EvaluateConfig
+from benchmarks.ray_jobs import RayConfig, Resources
 from benchmarks.replay_plan import expand
 from benchmarks.sweep_predict import First
 from benchmarks.sweep_space import SearchConfig
@@ -38,6 +39,8 @@ class SweepConfig(BaseModel):
     seeds: list[int] = Field([0], min_length=1)
     evaluation: dict[str, Any] | None = None
     labels: dict[str, str] = {}
+    resources: Resources = Field(default_factory=Resources)
+    ray: RayConfig = Field(default_factory=RayConfig)
     reference: str | None = Field(None, description="run that differences are taken to; None: the plain one")
 
     @field_validator("runs")
@@ -90,7 +93,7 @@ class Planned:
 
 
 def load_sweep(file: str, overrides: Sequence[str] = ()) -> tuple[SweepConfig, list[tuple[list[str], Any]]]:
-    """(the sweep file, the overrides that concern every run). `seeds=`, `evaluation.` and `title=` change the sweep."""
+    """(the sweep file, the overrides that concern every run). `seeds=`, `evaluation.`, `resources.` and such change the sweep."""
     path = Path(file) if file.endswith((".yaml", ".yml")) else SWEEPS / f"{file}.yaml"
     if not path.exists() and path.parent == SWEEPS:
         raise TautError(
