@@ -54,7 +54,7 @@ def _same_run(run: Planned) -> None:
 
 
 def settle(runs: Sequence[Planned], choice: str | None, out: Path) -> list[str]:
-    """What other code made is taken, or put out of the way to be made anew; a line on each that is taken. Raises TautError where
+    """What other code made is taken, or put out of the way to be made anew; a line on those that are taken. Raises TautError where
     neither was chosen."""
     found = []
     for run in runs:
@@ -67,7 +67,10 @@ def settle(runs: Sequence[Planned], choice: str | None, out: Path) -> list[str]:
             (run.name if stage == "train" else f"{run.name} (evaluation)", by) for run, stage, by in found
         )
     if choice == "take":
-        return [f"{run.name}: {stage}: made by {by}, taken as it is" for run, stage, by in found]
+        made: dict[tuple[str, str], list[str]] = {}
+        for run, stage, by in found:
+            made.setdefault((stage, by), []).append(run.name)
+        return [f"{stage}: made by {by}, taken as it is: {', '.join(names)}" for (stage, by), names in made.items()]
     for run, stage, by in found:
         print(f"{run.name}: {stage}: made by {by}, made anew")
         if stage == "evaluate" and run.evaluation is not None:

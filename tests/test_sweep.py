@@ -353,7 +353,7 @@ def test_what_other_code_made_is_named_and_taken_or_made_anew(tmp_path, stand_in
     with pytest.raises(TautError, match=named):
         call(*some)
     assert call(*some, "--other-code", "take") == 0 and calls() == []
-    assert "plain-s0: train: made by code 0ld (revision abc), taken as it is" in capsys.readouterr().out
+    assert "train: made by code 0ld (revision abc), taken as it is: plain-s0" in capsys.readouterr().out
     assert call(*some, "--other-code", "anew") == 0 and sorted(c.split()[0] for c in calls()) == [
         "eval",
         "eval",
