@@ -122,6 +122,7 @@ def report(found: Sequence[Finding], result: Replay, settings: Settings) -> str:
         f"{f.name}: {term} paid nothing on this log: a weight that starts at 0, or a history of problems that do not come again"
         for f in found for term, (right, wrong) in f.pays.items() if right.value == wrong.value == 0.0
     ]  # fmt: skip
+    warnings += _alike(result)
     warnings += [f"refused: {r.refused}" for r in result.replayers if r.refused]
     warnings += [f"{f.name}: no reweighted estimate: {f.tilt.refused}" for f in found if f.tilt.refused]
     warnings += [
@@ -138,6 +139,21 @@ def report(found: Sequence[Finding], result: Replay, settings: Settings) -> str:
         "reweighted twin uses the logged rollouts alone."
     )
     return "\n\n".join(parts)
+
+
+def _alike(result: Replay) -> list[str]:
+    """Configurations whose advantages on this log are those of one before them."""
+    scored = [r for r in result.replayers if r.advantages and not r.refused]
+    out = []
+    for i, r in enumerate(scored):
+        mine = np.concatenate(r.advantages)
+        twin = next((o for o in scored[:i] if np.array_equal(np.concatenate(o.advantages), mine)), None)
+        if twin and AS_LOGGED not in (r.configuration.name, twin.configuration.name):
+            out.append(
+                f"{r.configuration.name}: the same as {twin.configuration.name} on this log; a history needs problems that come "
+                "again, a schedule later steps"
+            )
+    return out
 
 
 def _check(replayer: Any) -> str:

@@ -169,6 +169,12 @@ def test_a_term_that_never_paid_is_told(tmp_path: Path, capsys: pytest.CaptureFi
     log = write(tmp_path / "log.jsonl", rows())
     assert main(["replay", str(log), "cap=90", "reward=hapo", "--out", str(tmp_path / "out")]) == 0
     assert "what if: hapo paid nothing" not in capsys.readouterr().out  # it pays for being right
+    (tmp_path / "what_if.yaml").write_text("plain: {reward: correct}\nhapo: {reward: hapo}\n")
+    assert (
+        main(["replay", str(log), "cap=90", f"configs={tmp_path / 'what_if.yaml'}", "--out", str(tmp_path / "out")])
+        == 0
+    )
+    assert "hapo: the same as plain on this log; a history needs problems" in capsys.readouterr().out
     kimi = "{type: sum, terms: [correct, {type: weight, weight: 0.0, term: kimi}]}"
     assert main(["replay", str(log), "cap=90", f"reward={kimi}", "--out", str(tmp_path / "out")]) == 0
     assert "/weight paid nothing on this log: a weight that starts at 0" in capsys.readouterr().out
