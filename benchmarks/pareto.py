@@ -138,7 +138,7 @@ def subtitle(points: Sequence[Point], about: Sequence[dict[str, Any]], confidenc
             parts.append("T = " + ", ".join(f"{t:g}" for t in temperatures))
         seeds = max(s.seeds for s in summaries)
         parts.append("1 run" if seeds == 1 else f"{seeds} seeds")
-    return ", ".join(parts) + f"; bars: {confidence:.0%} bootstrap intervals over problems".replace("%", " %")
+    return ", ".join(parts) + f"; bars: {confidence:.0%} intervals over problems".replace("%", " %")
 
 
 def draw(points: Sequence[Point], png: Path, csv_path: Path, title: str, subtitle: str = "") -> None:

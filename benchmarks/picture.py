@@ -100,8 +100,10 @@ def _dress(axes: Any, shown: list[tuple[Point, bool]], title: str, subtitle: str
     axes.grid(color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+    known = any(p.kind != "shaped" for p, _ in shown)  # of rollouts that others logged nobody knows what shaped them
     handles = [
-        Line2D([], [], color=s["color"], marker=s["marker"], linestyle="", label=s["label"], markeredgewidth=1.6,
+        Line2D([], [], color=s["color"], marker=s["marker"], linestyle="", markeredgewidth=1.6,
+               label=s["label"] if known else s["label"].removeprefix("shaped, "),
                markerfacecolor="white" if kind == "shaped" else s["color"], markersize=7)
         for kind, s in STYLES.items() if any(_style(p, front) is s for p, front in shown)
     ]  # fmt: skip
