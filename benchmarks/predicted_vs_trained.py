@@ -82,7 +82,8 @@ def correlate(rows: Sequence[Row], measure: str, resamples: int, seed: int) -> d
         drawn_t[:, c] = np.take_along_axis(r.trained_draws[measure][: len(drawn_t)], picked, axis=1).mean(axis=1)
     which = rng.integers(0, len(rows), drawn_p.shape)
     over = spearman(np.take_along_axis(drawn_p, which, axis=1), np.take_along_axis(drawn_t, which, axis=1))
-    by_seed = np.array([r.trained[measure] for r in rows])  # (C, S)
+    common = min(len(r.trained[measure]) for r in rows)
+    by_seed = np.array([r.trained[measure][:common] for r in rows])  # (C, S)
     pairs = [spearman(by_seed[:, i], by_seed[:, j]) for i, j in itertools.combinations(range(by_seed.shape[1]), 2)]
     return {
         "value": float(spearman(predicted, trained)),
@@ -138,10 +139,15 @@ def trained(runs: Sequence[Planned], resamples: int) -> dict[str, tuple[str, dic
     kinds: dict[str, str] = {}
     for run in runs:
         if run.config is not None:
+            if not (run.folder / "eval.parquet").is_file():
+                print(f"warning: {run.folder}: not evaluated, left out", file=sys.stderr)
+                continue
             by_name.setdefault(run.configuration, []).append(read_evaluation(evaluation_of(run.folder))[0])
             stateful = run.config.reward.state_dict() != {}
             own = run.config.advantage.type not in ("dr_grpo", "grpo")
             kinds[run.configuration] = "stateful" if stateful else "own advantage" if own else "reward"
+    if not by_name:
+        raise TautError(f"{base.folder.parent}: none of its runs is evaluated; let the sweep finish")
     start = read_evaluation(evaluation_of(base.folder))[0]
     before = summarise(start, resamples=resamples)
     out = {}
