@@ -121,6 +121,13 @@ def pareto(arguments: list[str]) -> int:
     return main(arguments)
 
 
+def report(arguments: list[str]) -> int:
+    """one run as a page: RUN [--out FILE.html]: curves, alarms, settings, rollouts before and after"""
+    from benchmarks.run_report import main
+
+    return main(arguments)
+
+
 def check(arguments: list[str]) -> int:
     """can a wrong answer outscore a correct one: [recipe=NAME] [key=value ...] [--effort N]"""
     from trainers.checks import main
@@ -144,6 +151,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "replay": replay,
     "search": search,
     "pareto": pareto,
+    "report": report,
     "check": check,
     "methods": methods,
 }

@@ -23,10 +23,11 @@ function number(x, digits) {
   return String(Number(x.toPrecision(4)));
 }
 
-// Round places for about `count` ticks between two numbers.
-function ticks(low, high, count) {
+// Round places for about `count` ticks between two numbers; whole: at whole numbers only.
+function ticks(low, high, count, whole = false) {
   const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= raw * 0.999);
+  const steps = [1, 2, 2.5, 5, 10].map((m) => m * power).filter((s) => !whole || Number.isInteger(s));
+  const step = steps.find((s) => s >= raw * 0.999) || 1; // none that is whole: the span is under `count`
   const found = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(Number((i * step).toPrecision(12)));
   return found;
@@ -37,7 +38,8 @@ function span(values, share, floor = -Infinity, ceiling = Infinity) {
   const at = values.filter(known);
   if (!at.length) return [0, 1];
   let low = Math.min(...at), high = Math.max(...at);
-  const pad = high > low ? (high - low) * share : Math.abs(high) * 0.05 || 0.05;
+  const apart = high - low > 1e-9 * Math.max(Math.abs(low), Math.abs(high)); // less is rounding, too fine for ticks
+  const pad = apart ? (high - low) * share : Math.abs(high) * 0.05 || 0.05;
   low = Math.max(low - pad, floor), high = Math.min(high + pad, ceiling);
   return high > low ? [low, high] : [low - pad, high + pad];
 }
@@ -45,14 +47,14 @@ function span(values, share, floor = -Infinity, ceiling = Infinity) {
 function scale([low, high], from, to) { return (x) => from + ((x - low) / (high - low)) * (to - from); }
 
 // Grid, ticks and names of both axes; box: {left, right, top, bottom} in the SVG's units.
-function axes(svg, box, xs, ys, { xName = "", yName = "", xCount = 8, yCount = 6 } = {}) {
+function axes(svg, box, xs, ys, { xName = "", yName = "", xCount = 8, yCount = 6, xWhole = false } = {}) {
   const x = scale(xs, box.left, box.right), y = scale(ys, box.bottom, box.top);
   for (const v of ticks(...ys, yCount)) {
     const tick = element("g", { class: "tick" }, svg);
     element("line", { class: "grid", x1: box.left, x2: box.right, y1: y(v), y2: y(v) }, tick);
     element("text", { x: box.left - 8, y: y(v) + 4, "text-anchor": "end" }, tick, number(v));
   }
-  for (const v of ticks(...xs, xCount)) {
+  for (const v of ticks(...xs, xCount, xWhole)) {
     const tick = element("g", { class: "tick" }, svg);
     element("line", { class: "axis", x1: x(v), x2: x(v), y1: box.bottom, y2: box.bottom + 5 }, tick);
     element("text", { x: x(v), y: box.bottom + 19, "text-anchor": "middle" }, tick, number(v));
