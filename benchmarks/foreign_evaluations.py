@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.statistics import Samples
-from rewards.errors import TautError
-from rollout.foreign import Foreign
-from rollout.foreign_logs import is_ours, read_log
-from rollout.rows import read_rows
+from rollout.foreign import Foreign, Row
+from rollout.foreign_logs import foreign_rows, foreign_steps, is_ours
 
 
 def is_foreign(path: Path) -> bool:
@@ -25,17 +22,15 @@ def foreign_samples(path: Path, foreign: Foreign) -> dict[str, tuple[Samples, di
 
     Each model of the column `model` is one evaluation. Steps of a training log are taken together.
     """
-    models = dict.fromkeys(str(row.get("model") or "") for _, row in read_rows(path))
+    models: dict[str, list[Row]] = {}
+    for place, row in foreign_rows(path, foreign):
+        models.setdefault(str(row.get("model") or ""), []).append((place, row))
     found: dict[str, tuple[Samples, dict[str, Any]]] = {}
-    for model in models:
-        here = replace(foreign, where={**foreign.where, **({"model": model} if model else {})})
-        batches = [step.batch for _, step in read_log(path, here)]
-        foreign.counted_by = here.counted_by
+    for model, rows in models.items():
+        batches = [step.batch for _, step in foreign_steps(path, rows, foreign)]
         samples = Samples(
             np.concatenate([b.problem_id for b in batches]), np.concatenate([b.length for b in batches]),
             np.concatenate([b.verdict for b in batches]), np.concatenate([b.truncated for b in batches]),
         )  # fmt: skip
         found[model] = samples, {"model": model or path.name, "data": "", "samples": None}
-    if not found:
-        raise TautError(f"{path}: no rows; check the file")
     return found

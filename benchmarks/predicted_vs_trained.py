@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.collect import evaluation_of
+from benchmarks.collect import PLAIN, evaluation_of
 from benchmarks.evaluate import read_evaluation
 from benchmarks.predicted_step import STATISTICS, SUMS, arrow
 from benchmarks.predicted_step import statistics as step_statistics
@@ -34,6 +34,7 @@ from benchmarks.replay import replay
 from benchmarks.replay_plan import Configuration
 from benchmarks.statistics import RESAMPLES, SEED, Floats, Samples, resampling_weights, summarise
 from benchmarks.sweep_plan import Planned, load_sweep, plan
+from benchmarks.sweep_predict import what_if
 from rewards.errors import TautError
 from rollout.foreign import Foreign
 
@@ -105,11 +106,7 @@ def predict(runs: Sequence[Planned], log: Path, resamples: int) -> tuple[dict[st
     wanted: dict[str, Configuration] = {}
     for run in runs:
         if run.config is not None and run.configuration not in wanted:
-            c = run.config
-            wanted[run.configuration] = Configuration(
-                name=run.configuration, reward=c.reward, advantage=c.advantage, drop_zero_signal=c.drop_zero_signal,
-                objective=c.objective.type,
-            )  # fmt: skip
+            wanted[run.configuration] = what_if(run.configuration, run.config)
     result = replay([log], list(wanted.values()), Foreign(), lambda line: None)
     place = {name: i for i, name in enumerate(SUMS)}
     found: dict[str, Any] = {}
@@ -144,7 +141,7 @@ def trained(runs: Sequence[Planned], resamples: int) -> dict[str, tuple[str, dic
                 continue
             by_name.setdefault(run.configuration, []).append(read_evaluation(evaluation_of(run.folder))[0])
             stateful = run.config.reward.state_dict() != {}
-            own = run.config.advantage.type not in ("dr_grpo", "grpo")
+            own = run.config.advantage.type not in PLAIN
             kinds[run.configuration] = "stateful" if stateful else "own advantage" if own else "reward"
     if not by_name:
         raise TautError(f"{base.folder.parent}: none of its runs is evaluated; let the sweep finish")

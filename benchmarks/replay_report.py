@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -143,15 +144,16 @@ def report(found: Sequence[Finding], result: Replay, settings: Settings) -> str:
 
 def _alike(result: Replay) -> list[str]:
     """Configurations whose advantages on this log are those of one before them."""
-    scored = [r for r in result.replayers if r.advantages and not r.refused]
+    scored = [r for r in result.replayers if r.advantages and not r.refused and r.configuration.name != AS_LOGGED]
+    first: dict[bytes, str] = {}
     out = []
-    for i, r in enumerate(scored):
-        mine = np.concatenate(r.advantages)
-        twin = next((o for o in scored[:i] if np.array_equal(np.concatenate(o.advantages), mine)), None)
-        if twin and AS_LOGGED not in (r.configuration.name, twin.configuration.name):
+    for r in scored:
+        name = r.configuration.name
+        # + 0.0: a negative zero is the same advantage
+        twin = first.setdefault(hashlib.sha256((np.concatenate(r.advantages) + 0.0).tobytes()).digest(), name)
+        if twin != name:
             out.append(
-                f"{r.configuration.name}: the same as {twin.configuration.name} on this log; a history needs problems that come "
-                "again, a schedule later steps"
+                f"{name}: the same as {twin} on this log; a history needs problems that come again, a schedule later steps"
             )
     return out
 

@@ -13,6 +13,7 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from benchmarks.collect import kind_of_pieces
 from benchmarks.evaluate import EvaluateConfig
 from benchmarks.ray_jobs import RayConfig, Resources
 from benchmarks.replay_plan import expand
@@ -129,7 +130,7 @@ def plan(sweep: SweepConfig, out: Path, overrides: Overrides = (), only: Sequenc
                 measured = _evaluation(sweep, config, config.model, out / base)
                 bases[config.model] = Planned(base, base, "base", out / base, None, {}, measured)
             if not only or name in only:
-                kind = "plain" if config.reward.type == "correct" else "shaped"
+                kind = kind_of_pieces(config.reward.type, config.advantage.type, config.objective.type)
                 planned.append(Planned(folder.name, name, kind, folder, config, requested, evaluation))
     return [*(b for b in bases.values() if not only or "base" in only), *planned]
 

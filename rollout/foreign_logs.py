@@ -17,7 +17,7 @@ import numpy as np
 
 from rewards.batch import Batch
 from rewards.errors import TautError
-from rollout.foreign import Foreign, column_names, one_measure, to_batch
+from rollout.foreign import Foreign, Row, column_names, one_measure, to_batch
 from rollout.log import LoggedStep, read_rollouts
 from rollout.rows import FORMATS, missing, read_rows, short
 
@@ -31,7 +31,7 @@ def read_log(path: Path, foreign: Foreign) -> Iterator[tuple[str, LoggedStep]]:
             _refuse_duplicates(str(file), step.batch)
             yield str(file), _as_training(step)
         else:
-            yield from _read_foreign(file, foreign)
+            yield from foreign_steps(file, foreign_rows(file, foreign), foreign)
 
 
 def log_files(path: Path) -> list[Path]:
@@ -81,7 +81,8 @@ def _refuse_duplicates(place: str, batch: Batch) -> None:
         )
 
 
-def _read_foreign(path: Path, foreign: Foreign) -> Iterator[tuple[str, LoggedStep]]:
+def foreign_rows(path: Path, foreign: Foreign) -> list[Row]:
+    """The rows that `foreign.where` leaves. Raises TautError where there are none."""
     rows = [
         (place, row)
         for place, row in read_rows(path)
@@ -91,13 +92,18 @@ def _read_foreign(path: Path, foreign: Foreign) -> Iterator[tuple[str, LoggedSte
         raise TautError(
             f"{path}: no rows{' with ' + short(dict(foreign.where)) if foreign.where else ''}; check the file"
         )
+    return rows
+
+
+def foreign_steps(path: Path, rows: list[Row], foreign: Foreign) -> Iterator[tuple[str, LoggedStep]]:
+    """(place, step) of every step of rows of one model. Raises TautError naming file, row and remedy."""
     names, dialect = column_names(rows[0], foreign)
     if len(models := {str(row["model"]) for _, row in rows if row.get("model") is not None}) > 1:
         raise TautError(
             f"{path}: rollouts of {len(models)} models ({', '.join(sorted(models)[:3])}), which form no groups; replay one: "
             f"where.model={min(models)}"
         )
-    steps: dict[Any, list[tuple[str, dict[str, Any]]]] = {}
+    steps: dict[Any, list[Row]] = {}
     for place, row in rows:
         steps.setdefault(row.get(names.get("step", "step"), 0), []).append((place, row))
     for number, part in steps.items():
