@@ -230,6 +230,14 @@ def load_frontier(path: str | Path, name: str | None = None) -> tuple[Floats, Fl
     return budgets, accuracy
 
 
+def dominated(accuracy: ArrayLike, tokens: ArrayLike) -> NDArray[np.bool_]:
+    """(n,) whether another point is as accurate for as few tokens, and better in one of the two; never one with a NaN."""
+    a, t = np.asarray(accuracy, dtype=np.float64), np.asarray(tokens, dtype=np.float64)
+    no_worse = (a[:, None] >= a) & (t[:, None] <= t)
+    better = (a[:, None] > a) | (t[:, None] < t)
+    return np.asarray((no_worse & better).any(axis=0))
+
+
 def hypervolume(accuracy: ArrayLike, tokens: ArrayLike, base_tokens: float) -> NDArray[Any]:
     """(...,) area that points (..., n) dominate, above accuracy 0 and left of the base model's tokens, which are 1.
 

@@ -14,6 +14,7 @@ from typing import Any, get_args
 import numpy as np
 
 from benchmarks.collect import Configuration, collect
+from benchmarks.metrics import dominated
 from benchmarks.picture import draw as draw_picture
 from benchmarks.statistics import (
     CONFIDENCE,
@@ -51,10 +52,7 @@ class Point:
 def non_dominated(points: Sequence[Point]) -> list[bool]:
     """For each point: no other is as accurate for as few tokens, and better in one of the two. NaN is never on it."""
     at = np.array([(p.accuracy.value, p.tokens.value) for p in points], dtype=np.float64).reshape(-1, 2)
-    accuracy, tokens = at[:, 0], at[:, 1]
-    no_worse = (accuracy[:, None] >= accuracy) & (tokens[:, None] <= tokens)
-    better = (accuracy[:, None] > accuracy) | (tokens[:, None] < tokens)
-    free: Any = ~(no_worse & better).any(axis=0) & ~np.isnan(at).any(axis=1)
+    free: Any = ~dominated(at[:, 0], at[:, 1]) & ~np.isnan(at).any(axis=1)
     return [bool(f) for f in free]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.metrics import dominated
 from benchmarks.picture import DPI, HEIGHT, WIDTH
 from benchmarks.predicted_step import BANDS, Tilt, arrow, statistics, tilt
 from benchmarks.replay import Replay
@@ -70,22 +71,25 @@ def _ranked(found: list[Finding], draws: Floats) -> list[Finding]:
     )
     places = 1 + (draws[:, None, :] > draws[:, :, None]).sum(axis=2)  # (resamples, C)
     low, high = np.quantile(places, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0, method="nearest").astype(int)
-    front = _front([(f.accuracy.value, f.tokens.value) for f in found])
+    across, along = (np.array([e.value for e in es]) for es in ([f.accuracy for f in found], [f.tokens for f in found]))
+    front = ~dominated(across, along) & ~np.isnan(across)
     ranked = []
     for rank, i in enumerate(np.argsort(-value, kind="stable"), 1):
         f = found[i]
         ranked.append(
             Finding(
-                f.name, f.estimates, f.pays, f.accuracy, f.tokens, f.tilt, rank, (int(low[i]), int(high[i])), front[i]
+                f.name,
+                f.estimates,
+                f.pays,
+                f.accuracy,
+                f.tokens,
+                f.tilt,
+                rank,
+                (int(low[i]), int(high[i])),
+                bool(front[i]),
             )
         )
     return ranked
-
-
-def _front(points: Sequence[tuple[float, float]]) -> list[bool]:
-    return [
-        not math.isnan(a) and not any((x >= a and y <= t) and (x > a or y < t) for x, y in points) for a, t in points
-    ]
 
 
 def write_report(result: Replay, settings: Settings) -> int:

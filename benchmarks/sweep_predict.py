@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from benchmarks.metrics import dominated
 from benchmarks.predicted_step import STATISTICS, SUMS
 from benchmarks.replay import Replayer
 from benchmarks.replay_log import check_groups, check_model
@@ -124,19 +125,11 @@ def what_if(name: str, config: TrainConfig) -> Configuration:
 def layers(points: Sequence[tuple[float, float]]) -> list[int]:
     """For each (accuracy, tokens) the front it is on: 0 where no other is as accurate for as few tokens, 1 where that holds once
     those are taken away, and so on."""
-    left, found, layer = set(range(len(points))), [0] * len(points), 0
-    while left:
-        front = [
-            i for i in left
-            if not any(
-                points[j] != points[i] and points[j][0] >= points[i][0] and points[j][1] <= points[i][1] for j in left
-            )
-        ]  # fmt: skip
-        for i in front:
-            found[i] = layer
-        left -= set(front)
-        layer += 1
-    return found
+    at = np.array(points, dtype=np.float64).reshape(-1, 2)
+    found = np.full(len(at), -1)
+    while (left := np.flatnonzero(found < 0)).size:
+        found[left[~dominated(at[left, 0], at[left, 1])]] = found.max() + 1
+    return found.tolist()
 
 
 @dataclass(frozen=True)
