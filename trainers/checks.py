@@ -57,6 +57,7 @@ def reasons(config: TrainConfig) -> Iterator[str]:
     yield from _modeless(config)
     yield from _rescaled(config)
     yield from _lone(config)
+    yield from _out_of_mode(config)
 
 
 def _ignored(config: TrainConfig) -> Iterator[str]:
@@ -139,6 +140,24 @@ def _lone(config: TrainConfig) -> Iterator[str]:
             f"advantage {advantage.type}: compares the rollouts of a problem, but sampling.samples is 1, so it would be 0 "
             f"everywhere; {remedy}, or use advantage=raw"
         )
+
+
+def _out_of_mode(config: TrainConfig) -> Iterator[str]:
+    """Settings of the asynchronous mode in another."""
+    for name, usual in (("max_staleness", 1), ("sampling_parts", 1)):
+        if config.mode != "async" and (value := getattr(config, name)) != usual:
+            yield f"{name}={value}: has no effect with mode={config.mode}; set mode=async, or leave it out"
+
+
+def uncorrected(config: TrainConfig) -> str | None:
+    """A warning where rollouts are older than the policy that is trained on them, and the objective takes no notice."""
+    late = config.mode == "overlap" or (config.mode == "async" and config.max_staleness > 0)
+    if not late or "engine_log_prob" in config.objective.needs:
+        return None
+    return (
+        f"mode={config.mode}: rollouts come from older policies, and objective {config.objective.type} does not correct for "
+        "that; set objective.importance=truncate (clipped_token)"
+    )
 
 
 def refuse_without_think_end(config: TrainConfig, think_end: int | None) -> None:

@@ -149,6 +149,16 @@ class TrainConfig(_Config):
     steps: int = Field(default=100, ge=1)
     prompts: int = Field(default=16, ge=1, description="problems a step")
     seed: int = Field(default=0, ge=0)
+    mode: Literal["sync", "overlap", "async"] = Field(
+        default="sync",
+        description="when a step is sampled: in turn; while the step before it trains; or up to max_staleness steps ahead",
+    )
+    max_staleness: int = Field(
+        default=1, ge=0, description="mode=async: most policy versions that a token may be behind when it is trained on"
+    )
+    sampling_parts: int = Field(
+        default=1, ge=1, description="mode=async: parts of a step that are sampled in turn, by the newest weights each"
+    )
     strict: bool = Field(
         default=False, description="refuse a reward for which `taut check` finds a wrong rollout ahead of a correct one"
     )

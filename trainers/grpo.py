@@ -1,9 +1,10 @@
 """GRPO: sample, verify, reward, advantage, update, sync, log. One step is `Trainer.step`; read it top to bottom.
 
-Left out on purpose: asynchronous rollouts, sharded training (the policy fits on one device), reward models.
+`trainers/pipeline.py` says when a step is sampled: in turn (mode=sync), or ahead of training. Left out on purpose: reward models.
 
     taut train                                            # the embedded benchmark
     taut train model=FOLDER data=FILE.jsonl recipe=laser  # a real model
+    taut train mode=overlap rollout.workers=1 objective.importance=truncate  # sample the next step while this one trains
     taut train resume=runs/train
     taut train resume=runs/train data=MORE.jsonl steps=200  # go on with more problems; state by problem id is kept
 """
@@ -25,11 +26,10 @@ from rewards.verifier.audit import finish_audit
 from rollout.log import write_rollouts
 from rollout.sampler import heldout_requests, to_batch
 from rollout.seeds import draw_order, generator
-from rollout.sync import sync
 from rollout.types import Request, Rollout
 from trainers import checkpoint
 from trainers.assemble import assemble, progress_at
-from trainers.checks import inversion
+from trainers.checks import inversion, uncorrected
 from trainers.config import to_mapping
 from trainers.console import Display
 from trainers.interrupt import Interruptible
@@ -42,6 +42,8 @@ from trainers.monitor import (
     verify_metrics,
     zero_signal,
 )
+from trainers.pending import read_pending, write_pending
+from trainers.pipeline import Pipeline, staleness
 from trainers.run import Run
 from trainers.sinks import numbers, open_sinks
 from trainers.update import Scored
@@ -56,7 +58,17 @@ class Trainer:
         self.problems, self.heldout, self.warnings = parts.problems, parts.heldout, parts.warnings
         self.loaded, self.digest = parts.loaded, parts.digest
         self.tokenizer, self.updater, self.policy = parts.tokenizer, parts.updater, parts.updater.policy
-        self.sampler, self.engine, self.canary = parts.sampler, parts.sampler.engine, parts.canary
+        self.sampler, self.engine = parts.sampler, parts.sampler.engine
+        mode, temperature = self.config.mode, self.config.rollout.temperature
+        self.ahead = {"sync": 0, "overlap": 1, "async": self.config.max_staleness}[mode]
+        self.pipeline = Pipeline(
+            self.sampler,
+            parts.canary,
+            temperature,
+            threaded=mode != "sync",
+            pinned=mode != "async",
+            parts=self.config.sampling_parts,
+        )
 
     def train(self) -> str:
         """Run to the last step; returns the final state, "finished" or "interrupted". Always leaves a resumable folder."""
@@ -67,10 +79,14 @@ class Trainer:
             self.display.say(self._banner())
             for warning in self.warnings:
                 self.display.warn(warning)
+            if late := uncorrected(config):
+                self.display.warn(late)
             finding = inversion(config, self.step_number, effort=0.1, seconds=0.5)
             say = self.display.warn if isinstance(finding, Witness) else self.display.say
             say(f"inversion check: {finding}")
-            self._sync()
+            with self.display.phase("sync"):
+                self.pipeline.publish(self.policy, self.step_number)
+            self._take_back()
             while self.step_number < config.steps and not stop.asked:
                 start = time.perf_counter()
                 row, rollouts = self.step()
@@ -83,7 +99,7 @@ class Trainer:
                 row |= self.display.take_seconds()
                 row["time/step"] = round(time.perf_counter() - start, 4)
                 row["time/tokens_per_second"] = round(
-                    sum(len(r.token_ids) for r in rollouts) / max(row["time/sample"], 1e-9), 1
+                    sum(len(r.token_ids) for r in rollouts) / max(row["time/engine"], 1e-9), 1
                 )
                 run.log(row)
                 self.display.step(row, row["alarms"])
@@ -109,15 +125,14 @@ class Trainer:
         state = {"reward": reward.state_dict(), "sampling": plan.state_dict()}
 
         verifier = self.sampler.verifier
-        verifier.take_counts()  # those of monitoring and held-out tests
-        with phase("sample"):
-            requests = self.requests(progress)
-            rollouts = self.sampler.sample(requests)
+        with phase("sample"):  # or wait for what was sampled while earlier steps trained
+            self._ask()
+            sampled = self.pipeline.take(progress.step)
+            rollouts = sampled.rollouts
             plan.read_modes(rollouts)
-        with phase("verify"):  # what is left of it: each rollout is judged from its end on
-            self.sampler.judge(rollouts)
-            counts = verifier.take_counts()
             begun = begin_step_audit(verifier, rollouts, config.seed, progress.step + 1)
+        age = staleness(rollouts, progress.step)
+        assert age["staleness_max"] <= self.ahead, f"rollouts of step {progress.step} are too old: {age}"
         with phase("policy"):  # before the reward, for rewards that read the policy's entropy
             columns, old = self.updater.measure(rollouts, reward.needs | config.advantage.needs)
         batch = to_batch(rollouts, **columns)
@@ -129,14 +144,15 @@ class Trainer:
         reward.observe(batch, progress)
         plan.observe(batch, progress)
         with phase("sync"):
-            gap = self._sync(progress.step + 1)
+            self.pipeline.publish(self.policy, progress.step + 1)
 
         with phase("log"):
             row = rollout_metrics(batch, rollouts) | score_metrics(batch, scores, advantage) | updated
             audit = finish_audit(begun)
-            row |= verify_metrics(rollouts, counts, audit)
+            row |= verify_metrics(rollouts, sampled.counts, audit) | age
             log_disagreements(self.run.path / "verifier_audit.jsonl", progress.step + 1, audit)
-            row |= {"max_tokens": progress.max_length, "sync_gap": gap, "events": self.engine.take_events()}
+            row |= {"max_tokens": progress.max_length, "sync_gap": sampled.gap, "events": self.engine.take_events()}
+            row |= {"time/engine": round(sampled.seconds, 4), "time/verify": round(sampled.verify_seconds, 4)}
             if config.log.rollouts:
                 meta = {
                     "step": progress.step + 1,
@@ -157,6 +173,18 @@ class Trainer:
     def progress(self) -> Progress:
         """Where the run stands, as rewards and plans see it."""
         return progress_at(self.step_number, self.config)
+
+    def _ask(self) -> None:
+        """Have every step sampled that may be by now: up to `ahead` steps after this one, which are not asked for yet."""
+        for step in range(self.step_number, min(self.step_number + self.ahead + 1, self.config.steps)):
+            if step not in self.pipeline.asked():
+                self.pipeline.submit(step, self.requests(progress_at(step, self.config)))
+
+    def _take_back(self) -> None:
+        """What the checkpoint holds of steps that were sampled ahead."""
+        if self.run.source is not None and not self.run.new_problems:
+            for pending in read_pending(self.run.source / "pending.parquet", self.problems):
+                self.pipeline.restore(*pending)
 
     def requests(self, progress: Progress) -> list[Request]:
         """The step's requests: the next problems of the shuffled epochs, through the sampling plan."""
@@ -180,7 +208,7 @@ class Trainer:
                 progress.max_length,
                 config.sampling.told_budget(progress),
             )
-            rollouts = self.sampler(requests)
+            rollouts = self.pipeline.run(requests)
             config.sampling.read_modes(rollouts)
             batch = to_batch(rollouts)
             path = self.run.path / f"heldout/step-{self.step_number:06d}.parquet"
@@ -206,12 +234,15 @@ class Trainer:
                 {"optimizer": self.updater.optimizer.state_dict(), "torch_rng": torch.get_rng_state()},
                 folder / "trainer.pt",
             )
+            if pending := self.pipeline.pending():
+                write_pending(folder / "pending.parquet", pending)
 
         with self.display.phase("checkpoint"):
             checkpoint.save(self.run.path, self.step_number, state, fill, config.checkpoint.keep)
 
     def close(self) -> None:
-        """Stop engine and verifier."""
+        """Stop sampling, engine and verifier."""
+        self.pipeline.close()
         self.engine.close()
         self.sampler.verifier.close()
 
@@ -238,16 +269,9 @@ class Trainer:
                 for prompt in [template.render(p, budget)]
                 for k in range(wanted.samples)
             ]
-            rollouts = self.sampler(requests)
+            rollouts = self.pipeline.run(requests)
             self.config.sampling.read_modes(rollouts)
             self.config.reward.observe(to_batch(rollouts), progress)
-
-    def _sync(self, version: int | None = None) -> float:
-        version = self.step_number if version is None else version
-        temperature = self.config.rollout.temperature
-        return sync(
-            self.engine, self.policy.weights(), version, self.canary, lambda ids: self.policy.score(ids, temperature)
-        )
 
     def _export(self) -> None:
         """RUN/model: the last weights as a Hugging Face folder, whole or not at all."""

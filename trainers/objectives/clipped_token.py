@@ -37,6 +37,10 @@ class ClippedToken(Objective):
     truncated importance sampling. "mask": w within [importance_low, importance_high], else 0; what is masked stays in the
     totals, so that the scale of the others does not move (IcePop masks tokens by such a range). TRL's default: mask,
     sequence, importance_high 3.
+
+    With rollouts of older policies (mode overlap or async) `engine` is the behaviour policy, `old` the one at the start of the
+    step, computed anew by the trainer, and `new` the one that moves: importance then gives the decoupled objective
+    (2110.00641 eq. 5; AReaL, 2505.24298 eq. 5), its weight truncated at importance_high.
     """
 
     type: Literal["clipped_token"] = "clipped_token"

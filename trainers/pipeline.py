@@ -1,0 +1,216 @@
+"""Rollouts ahead of training: how sampling and training share the time. One loop serves the three modes.
+
+Training step t turns policy version t into version t + 1. Its rollouts are asked for as soon as version t - K is there:
+
+    sync     K = 0: in turn, in the trainer's thread; step t is sampled by version t.
+    overlap  K = 1: step t is sampled, by version t - 1, while step t - 1 trains. Nothing depends on the clock: a run that
+             was killed resumes to the same bits.
+    async    K = max_staleness: each part of a step is sampled by the newest version there is when the part begins, so no token
+             is more than K versions old when it is trained on; which version it is depends on the clock (not for K = 0).
+
+In overlap and async the engine lives in a thread of its own, which alone touches it: it gets new weights between two parts
+of the work, and held-out tests and monitoring go ahead of what waits. The Ray workers or the GPU do the sampling; an engine in
+the trainer's own process shares its cores with it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rewards.verifier import Counts
+from rollout.sampler import Sampler
+from rollout.sync import Canary, sync
+from rollout.types import Request, Rollout
+from trainers.policy import Policy
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The weights of a policy version, and the log-probs of the canary that they must give."""
+
+    version: int
+    weights: Mapping[str, Tensor]
+    scores: list[float]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The judged rollouts of a step, in the order asked. counts: of the verifier, for these alone. gap: nats between trainer and
+    engine on the canary after the last sync before them. seconds, verify_seconds: of the engine, and of judging after it."""
+
+    rollouts: list[Rollout]
+    counts: Counts
+    gap: float
+    seconds: float
+    verify_seconds: float
+
+
+@dataclass
+class _Task:
+    """Something for the engine's thread. pinned: the weights it needs; None: the newest when it begins."""
+
+    requests: Sequence[Request]
+    pinned: Snapshot | None
+    done: Future[Sampled] = field(default_factory=Future)
+
+
+class Pipeline:
+    """A sampler whose work is asked for up to `ahead` steps before it is taken.
+
+    threaded: sample in a thread of its own; without it `take` samples there and then. pinned: a step is sampled by the newest
+    version that there was when it was asked for, not when it begins. parts: pieces of a step between which new weights are
+    loaded, whole groups each.
+    """
+
+    def __init__(
+        self, sampler: Sampler, canary: Canary, temperature: float, *, threaded: bool, pinned: bool, parts: int = 1
+    ) -> None:
+        self.sampler, self.canary, self.temperature = sampler, canary, temperature
+        self.threaded, self.pinned, self.parts = threaded, pinned, parts
+        self.gap = 0.0
+        self._newest: Snapshot | None = None
+        self._loaded: int | None = None  # version that the engine has from here
+        self._steps: dict[int, _Task] = {}  # asked for and not yet taken
+        self._queue: deque[_Task] = deque()
+        self._wake, self._closed = threading.Condition(), False
+        self._thread: threading.Thread | None = None
+        if threaded:
+            self._thread = threading.Thread(
+                target=self._serve, args=(torch.get_num_threads(),), name="sampling", daemon=True
+            )
+            self._thread.start()
+
+    def publish(self, policy: Policy, version: int) -> None:
+        """New weights: what begins from now on is sampled by them, unless it is pinned to older ones."""
+        weights = policy.weights()
+        if self.threaded:  # the optimiser goes on while the engine may still be reading
+            weights = {name: tensor.clone() for name, tensor in weights.items()}
+        self._newest = Snapshot(version, weights, policy.score(self.canary.ids, self.temperature))
+        if not self.threaded:
+            self._load(self._newest)
+
+    def submit(self, step: int, requests: Sequence[Request]) -> None:
+        """Ask for the rollouts of a step."""
+        self._steps[step] = self._task(requests, self._newest if self.pinned else None)
+
+    def take(self, step: int) -> Sampled:
+        """The rollouts of a step that was submitted, given out once; raises what sampling them raised."""
+        return self._wait(self._steps.pop(step))
+
+    def run(self, requests: Sequence[Request]) -> list[Rollout]:
+        """Rollouts of the newest weights, judged, ahead of all that waits."""
+        return self._wait(self._task(requests, self._newest, first=True)).rollouts
+
+    def asked(self) -> set[int]:
+        """Steps asked for and not yet taken."""
+        return set(self._steps)
+
+    def pending(self) -> list[tuple[int, Sequence[Request], list[Rollout] | None, float]]:
+        """(step, requests, rollouts or None while they are not whole, gap) of each step in `asked`, in order.
+
+        The first is waited for where steps are pinned: the next step needs it anyway, and it could not be sampled again by the
+        weights that it was pinned to.
+        """
+        out = []
+        for step, task in sorted(self._steps.items()):
+            if self.pinned and self._newest and task.pinned and task.pinned.version < self._newest.version:
+                self._wait(task)
+            whole = task.done.result() if task.done.done() and not task.done.exception() else None
+            out.append((step, task.requests, whole.rollouts if whole else None, whole.gap if whole else 0.0))
+        return out
+
+    def restore(self, step: int, requests: Sequence[Request], rollouts: list[Rollout] | None, gap: float) -> None:
+        """Take back a row of `pending`: what is not whole is sampled anew, by the newest weights."""
+        if rollouts is None:
+            self.submit(step, requests)
+            return
+        self._steps[step] = task = _Task(requests, None)
+        task.done.set_result(Sampled(rollouts, Counts(), gap, 0.0, 0.0))
+
+    def close(self, seconds: float = 20.0) -> None:
+        """Forget what waits; wait for what is under way, no longer than `seconds`."""
+        with self._wake:
+            self._closed = True
+            self._queue.clear()
+            self._wake.notify()
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def _task(self, requests: Sequence[Request], pinned: Snapshot | None, first: bool = False) -> _Task:
+        task = _Task(requests, pinned)
+        if self.threaded:
+            with self._wake:
+                self._queue.appendleft(task) if first else self._queue.append(task)
+                self._wake.notify()
+        return task
+
+    def _wait(self, task: _Task) -> Sampled:
+        if not self.threaded and not task.done.done():
+            self._do(task)
+        return task.done.result()
+
+    def _serve(self, threads: int) -> None:
+        torch.set_num_threads(threads)  # a new thread would take all cores
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._queue or self._closed)
+                if self._closed:
+                    return
+                task = self._queue.popleft()
+            self._do(task)
+
+    def _do(self, task: _Task) -> None:
+        try:
+            task.done.set_result(self._sample(task))
+        except BaseException as error:  # to whoever waits for it
+            task.done.set_exception(error)
+            if not self.threaded:
+                raise
+
+    def _sample(self, task: _Task) -> Sampled:
+        sampler, rollouts = self.sampler, list[Rollout]()
+        seconds = verify_seconds = 0.0
+        sampler.verifier.take_counts()  # those of what came before
+        for part in _parts(task.requests, self.parts):
+            wanted = task.pinned or self._newest
+            assert wanted is not None, "published before anything is asked for"
+            self._load(wanted)
+            start = time.perf_counter()
+            some = sampler.sample(part)
+            middle = time.perf_counter()
+            sampler.judge(some)  # what is left of it: each rollout is judged from its end on
+            seconds, verify_seconds = seconds + middle - start, verify_seconds + time.perf_counter() - middle
+            rollouts += some
+        return Sampled(rollouts, sampler.verifier.take_counts(), self.gap, seconds, verify_seconds)
+
+    def _load(self, wanted: Snapshot) -> None:
+        if wanted.version != self._loaded:
+            self._loaded = None  # until the canary agrees
+            self.gap = sync(
+                self.sampler.engine, wanted.weights, wanted.version, self.canary, lambda ids: list(wanted.scores)
+            )
+            self._loaded = wanted.version
+
+
+def _parts(requests: Sequence[Request], parts: int) -> list[Sequence[Request]]:
+    """The requests in `parts` pieces of about equal size, cut between groups."""
+    starts = [i for i, r in enumerate(requests) if i == 0 or r.group != requests[i - 1].group]
+    if not starts:
+        return []
+    cuts = sorted({starts[len(starts) * k // parts] for k in range(parts)})
+    return [requests[a:b] for a, b in zip(cuts, [*cuts[1:], len(requests)], strict=True)]
+
+
+def staleness(rollouts: Sequence[Rollout], step: int) -> dict[str, Any]:
+    """How many versions behind training step `step` the tokens were sampled: mean over tokens, and the most."""
+    ages = [step - version for r in rollouts for version in r.versions]
+    return {"staleness": sum(ages) / max(len(ages), 1), "staleness_max": max(ages, default=0)}
