@@ -40,7 +40,7 @@ class ClippedToken(Objective):
 
     With rollouts of older policies (mode overlap or async) `engine` is the behaviour policy, `old` the one at the start of the
     step, computed anew by the trainer, and `new` the one that moves: importance then gives the decoupled objective
-    (2110.00641 eq. 5; AReaL, 2505.24298 eq. 5), its weight truncated at importance_high.
+    (2110.00641; AReaL, 2505.24298), its weight truncated at importance_high.
     """
 
     type: Literal["clipped_token"] = "clipped_token"
