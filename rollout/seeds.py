@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-STREAMS = {"train": 0, "validation": 1, "monitor": 2, "data": 3, "plan": 4, "evaluate": 5}
+STREAMS = {"train": 0, "validation": 1, "monitor": 2, "data": 3, "plan": 4, "evaluate": 5, "fill": 6}
 
 
 def seed_of(seed: int, stream: str, number: int) -> int:

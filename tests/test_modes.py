@@ -18,9 +18,12 @@ from hypothesis import strategies as st
 from rewards.batch import Verdict
 from rewards.errors import TautError
 from rollout.types import Problem, Request, Rollout
+from taut import main
 from tests.runs import SMALL, assert_same_run, launch, rows
+from trainers.assemble import progress_at
 from trainers.checks import reasons, uncorrected
 from trainers.config import load_config
+from trainers.fill import fill_requests
 from trainers.pending import read_pending, write_pending
 from trainers.pipeline import _parts, staleness
 
@@ -155,3 +158,44 @@ def test_overlap_on_vllm(tmp_path: Path) -> None:
 def test_overlap_on_a_ray_actor(tmp_path: Path) -> None:
     train(tmp_path / "run", tmp_path / "log.txt", "steps=3", "mode=overlap", "rollout.workers=1")
     assert sampled_once(tmp_path / "run", 3) == [0, 0, 1]
+
+
+def test_filling_up_asks_for_as_many_groups_as_lack_signal_of_new_problems() -> None:
+    config = load_config(["prompts=3", "sampling.samples=2", "drop_zero_signal=true", "fill_rounds=2"])
+    problems = [Problem(str(i), "1+1", "2") for i in range(8)]
+    progress = progress_at(5, config)
+    asked = [Request(problems[i // 2], i // 2, 30 + i, "p", 64) for i in range(6)]
+    verdicts = [Verdict.CORRECT, Verdict.WRONG, Verdict.WRONG, Verdict.WRONG, Verdict.CORRECT, Verdict.UNKNOWN]
+    sampled = [rollout(r, verdict=v) for r, v in zip(asked, verdicts, strict=True)]
+
+    def more(turn: int) -> list[Request]:
+        return fill_requests(config, problems, lambda p, budget: p.problem, progress, sampled, turn)
+
+    assert [r.group for r in more(0)] == [3, 3, 4, 4] and more(0) == more(0)
+    assert not {r.problem.id for r in more(0)} & {"0", "1", "2"}
+    assert (
+        not {r.sample_id for r in more(0)} & {r.sample_id for r in more(1)}
+        and min(r.sample_id for r in more(0)) > 2**40
+    )
+    few = problems[:4]
+    assert (
+        len(fill_requests(config, few, lambda p, budget: p.problem, progress, sampled, 0)) == 2
+    )  # one problem is left
+    (reason,) = reasons(load_config(["fill_rounds=2"], refused=False))
+    assert reason.startswith("fill_rounds=2: replaces groups without signal; set drop_zero_signal=true")
+
+
+@pytest.mark.slow
+def test_filled_steps_have_more_groups_with_signal_in_every_mode(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["steps=3", "drop_zero_signal=true", "fill_rounds=3"]
+    train(tmp_path / "sync", tmp_path / "log.txt", *options)
+    train(tmp_path / "overlap", tmp_path / "log.txt", *options, "mode=overlap")
+    for name in ("sync", "overlap"):
+        for row in rows(tmp_path / name):
+            with_signal = row["groups"] * (1 - row["zero_signal"])
+            assert row["rollouts"] == 4 * row["groups"] and row["kept"] == pytest.approx(with_signal / row["groups"])
+        assert any(row["groups"] > 4 for row in rows(tmp_path / name))
+    assert main(["replay", str(tmp_path / "sync"), "--out", str(tmp_path / "replay")]) == 0
+    assert "bit for bit" in capsys.readouterr().out

@@ -58,6 +58,7 @@ def reasons(config: TrainConfig) -> Iterator[str]:
     yield from _rescaled(config)
     yield from _lone(config)
     yield from _out_of_mode(config)
+    yield from _unused_fill(config)
 
 
 def _ignored(config: TrainConfig) -> Iterator[str]:
@@ -147,6 +148,12 @@ def _out_of_mode(config: TrainConfig) -> Iterator[str]:
     for name, usual in (("max_staleness", 1), ("sampling_parts", 1)):
         if config.mode != "async" and (value := getattr(config, name)) != usual:
             yield f"{name}={value}: has no effect with mode={config.mode}; set mode=async, or leave it out"
+
+
+def _unused_fill(config: TrainConfig) -> Iterator[str]:
+    """Groups asked for in place of others that are trained on all the same."""
+    if config.fill_rounds and not config.drop_zero_signal:
+        yield f"fill_rounds={config.fill_rounds}: replaces groups without signal; set drop_zero_signal=true as well"
 
 
 def uncorrected(config: TrainConfig) -> str | None:

@@ -176,6 +176,11 @@ class TrainConfig(_Config):
     drop_zero_signal: bool = Field(
         False, description="leave out groups whose verdicts are all equal (raw verdicts, never rewards)"
     )
+    fill_rounds: int = Field(
+        default=0,
+        ge=0,
+        description="with drop_zero_signal: how often a step asks for further problems in place of groups without signal",
+    )
     kl_reference: str | None = Field(
         default=None, description="model folder for the KL term; None: the starting weights"
     )

@@ -32,6 +32,7 @@ from trainers.assemble import assemble, progress_at
 from trainers.checks import inversion, uncorrected
 from trainers.config import to_mapping
 from trainers.console import Display
+from trainers.fill import fill_requests
 from trainers.interrupt import Interruptible
 from trainers.monitor import (
     alarms,
@@ -128,7 +129,7 @@ class Trainer:
         with phase("sample"):  # or wait for what was sampled while earlier steps trained
             self._ask()
             sampled = self.pipeline.take(progress.step)
-            rollouts = sampled.rollouts
+            rollouts = self._filled(sampled.rollouts, progress)
             plan.read_modes(rollouts)
             begun = begin_step_audit(verifier, rollouts, config.seed, progress.step + 1)
         age = staleness(rollouts, progress.step)
@@ -173,6 +174,15 @@ class Trainer:
     def progress(self) -> Progress:
         """Where the run stands, as rewards and plans see it."""
         return progress_at(self.step_number, self.config)
+
+    def _filled(self, rollouts: list[Rollout], progress: Progress) -> list[Rollout]:
+        """The step's rollouts and, where asked to, further groups in place of those without signal, of the newest weights."""
+        for turn in range(self.config.fill_rounds):
+            render = self.sampler.template.render
+            if not (more := fill_requests(self.config, self.problems, render, progress, rollouts, turn)):
+                break
+            rollouts = rollouts + self.pipeline.run(more)
+        return rollouts
 
     def _ask(self) -> None:
         """Have every step sampled that may be by now: up to `ahead` steps after this one, which are not asked for yet."""
