@@ -58,6 +58,7 @@ def test_every_recipe_resolves_and_survives_yaml(name: str) -> None:
     [
         (["stesp=3"], "stesp: unknown key; did you mean 'steps'?"),
         (["optim.lrr=3"], "optim.lrr: unknown key; did you mean 'lr'?"),
+        (["difficulty.hihg=1"], "difficulty.hihg: unknown key; did you mean 'high'?"),
         (["steps=many"], 'steps: .*got "many"'),
         (["steps=0"], "steps: .*got 0"),
         (["sampling.max_tokens=-5"], "max_tokens: -5 tokens is negative"),

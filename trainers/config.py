@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from copy import deepcopy
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -312,12 +313,25 @@ def resolve(model: type[BaseModel], values: dict[str, Any], source: str) -> Any:
 
 
 def _keys(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
+    """The keys of the section at `loc`, where pydantic also puts list positions, keys of mappings and members of unions."""
+    kinds: list[Any] = [model]
     for part in loc:
-        field = model.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
-            return []
-        model = field.annotation
-    return list(model.model_fields)
+        members = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+        inside = [k.model_fields[part].annotation for k in members if part in k.model_fields]
+        if not inside:
+            inside = [k for k in members if k.__name__ == part] or [a for k in kinds for a in get_args(k)[-1:]]
+        kinds = [each for k in inside for each in _members(k)]
+    sections = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+    return list(dict.fromkeys(key for section in sections for key in section.model_fields))
+
+
+def _members(annotation: Any) -> list[Any]:
+    """The types of a union, or the type itself, without annotations."""
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [kind for member in get_args(annotation) for kind in _members(member)]
+    return [annotation]
 
 
 def load_config(arguments: Sequence[str], default_recipe: str = "overthinker", *, refused: bool = True) -> TrainConfig:
