@@ -59,7 +59,8 @@ class RayConfig(BaseModel):
 
     address: str | None = Field(
         default=None,
-        description="HOST:PORT of its head, or `auto`; None: what RAY_ADDRESS names, else one is started here",
+        description="HOST:PORT of its head, or `auto`; None: what RAY_ADDRESS names, else one is started here. A cluster "
+        "with a token wants it in RAY_AUTH_TOKEN or ~/.ray/auth_token",
     )
 
     @field_validator("address")
@@ -267,6 +268,8 @@ def _connect(address: str | None) -> None:
     if address == "local":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         options |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
+    else:
+        _show_token()
     for attempts_left in (2, 1, 0):
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
@@ -275,13 +278,24 @@ def _connect(address: str | None) -> None:
             ray.shutdown()
             if address != "local":
                 raise TautError(
-                    f"ray.address={address}: no cluster answers there ({error}); start one (`ray start --head`), or leave "
-                    "ray.address and RAY_ADDRESS out: one is started here for the sweep"
+                    f"ray.address={address}: no cluster lets us in there ({error}); start one (`ray start --head`), give its "
+                    "token (RAY_AUTH_TOKEN, or the head's ~/.ray/auth_token copied to here), or leave ray.address and "
+                    "RAY_ADDRESS out: one is started here for the sweep"
                 ) from error
             if not attempts_left:
                 raise TautError(
                     f"--jobs ray: Ray did not start ({error}); is the machine overloaded? --jobs N does without Ray"
                 ) from error
+
+
+def _show_token() -> None:
+    """Show the cluster our token, where there is one: `ray start` asks for it by default as soon as `~/.ray/auth_token` exists
+    (Ray 2.60; a local cluster, such as a sweep's, makes it), while `ray.init` keeps it back unless RAY_AUTH_MODE says `token`."""
+    try:
+        from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+    except ImportError:  # an older Ray, whose clusters ask for a token only where RAY_AUTH_MODE is set
+        return
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 def _check_nodes(ground: Ground, cpus: float, gpus: float) -> None:
