@@ -28,7 +28,7 @@ from benchmarks.faults_run import Case, Kill, left_over, run_case, unbroken
 PHASES = ("sample", "sync", "update", "checkpoint")
 MODES = {"sync": 0, "overlap": 1, "async": 2}  # and the most versions that a token may be behind
 KILLS_A_RUN = 5
-WORKER_SHARE, VERIFIER_SHARE = 0.1, 0.1  # of the kills; Ray takes half a minute to start
+VERIFIER_SHARE = 0.1  # of the kills
 
 
 def plan(kills: int, seed: int) -> list[Case]:
@@ -37,21 +37,22 @@ def plan(kills: int, seed: int) -> list[Case]:
     while total < kills:
         size = min(KILLS_A_RUN, kills - total)
         number = len(cases)
-        with_worker = number % 5 == 1
+        engine, mode = "vllm" if number % 5 == 4 else "transformers", list(MODES)[number % len(MODES)]
+        with_worker = number % 5 == 1 or (engine == "vllm" and mode != "sync")
         shots = []
         for k in range(total, total + size):
             phase = PHASES[k % len(PHASES)]
             victim = "driver"
             if phase == "sample" and chance.random() < VERIFIER_SHARE * len(PHASES):
                 victim = "verifier"
-            elif with_worker and phase in ("sample", "sync") and chance.random() < WORKER_SHARE * 10:
+            elif with_worker and phase in ("sample", "sync") and chance.random() < 0.5:
                 victim = "worker"
             shots.append(Kill(victim, phase, chance.randint(1, 2), chance.random()))
         cases.append(
             Case(
                 name=f"run-{number:03d}",
-                engine="vllm" if number % 5 == 4 else "transformers",
-                mode=list(MODES)[number % len(MODES)],
+                engine=engine,
+                mode=mode,
                 workers=1 if with_worker else 0,
                 steps=2 * KILLS_A_RUN + 2,
                 kills=tuple(shots),

@@ -25,7 +25,7 @@ from trainers.checks import reasons, uncorrected
 from trainers.config import load_config
 from trainers.fill import fill_requests
 from trainers.pending import read_pending, write_pending
-from trainers.pipeline import _parts, staleness
+from trainers.pipeline import _parts, refuse_shared_vllm, staleness
 
 PROBLEMS = [Problem("a", "1+1", "2"), Problem("b", "2+2", "4", level="hard")]
 OPTIONS = [*SMALL, "rollout.engine=transformers", "objective.importance=truncate"]
@@ -148,15 +148,13 @@ def rows_of(run: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
-def test_overlap_on_vllm(tmp_path: Path) -> None:
-    train(tmp_path / "run", tmp_path / "log.txt", "steps=3", "mode=overlap", "rollout.engine=vllm")
+def test_overlap_on_vllm_in_an_actor(tmp_path: Path) -> None:
+    with pytest.raises(
+        TautError, match=r"mode=overlap: vLLM cannot sample in the process that trains; set rollout\.workers=1"
+    ):
+        refuse_shared_vllm(load_config(["mode=overlap", "rollout.engine=vllm"]))
+    train(tmp_path / "run", tmp_path / "log.txt", "steps=3", "mode=overlap", "rollout.engine=vllm", "rollout.workers=1")
     assert [row["staleness_max"] for row in rows(tmp_path / "run")] == [0, 1, 1]
-    assert sampled_once(tmp_path / "run", 3) == [0, 0, 1]
-
-
-@pytest.mark.slow
-def test_overlap_on_a_ray_actor(tmp_path: Path) -> None:
-    train(tmp_path / "run", tmp_path / "log.txt", "steps=3", "mode=overlap", "rollout.workers=1")
     assert sampled_once(tmp_path / "run", 3) == [0, 0, 1]
 
 

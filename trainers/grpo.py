@@ -44,7 +44,7 @@ from trainers.monitor import (
     zero_signal,
 )
 from trainers.pending import read_pending, write_pending
-from trainers.pipeline import Pipeline, staleness
+from trainers.pipeline import Pipeline, refuse_shared_vllm, staleness
 from trainers.run import Run
 from trainers.sinks import numbers, open_sinks
 from trainers.update import Scored
@@ -55,6 +55,7 @@ class Trainer:
 
     def __init__(self, run: Run) -> None:
         self.run, self.config, self.step_number = run, run.config, run.step
+        refuse_shared_vllm(self.config)
         parts = assemble(run)
         self.problems, self.heldout, self.warnings = parts.problems, parts.heldout, parts.warnings
         self.loaded, self.digest = parts.loaded, parts.digest

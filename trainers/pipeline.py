@@ -26,10 +26,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rewards.errors import TautError
 from rewards.verifier import Counts
+from rollout.engine import choose_engine
+from rollout.paths import locate
 from rollout.sampler import Sampler
 from rollout.sync import Canary, sync
 from rollout.types import Request, Rollout
+from trainers.config import TrainConfig
 from trainers.policy import Policy
 
 
@@ -208,6 +212,17 @@ def _parts(requests: Sequence[Request], parts: int) -> list[Sequence[Request]]:
         return []
     cuts = sorted({starts[len(starts) * k // parts] for k in range(parts)})
     return [requests[a:b] for a, b in zip(cuts, [*cuts[1:], len(requests)], strict=True)]
+
+
+def refuse_shared_vllm(config: TrainConfig) -> None:
+    """Raises TautError for vLLM in the trainer's process while that trains: compiling its kernels, vLLM switches torch's global
+    state, and the trainer's numbers change in their last bits (seen in resumed runs, whose first steps are at hand)."""
+    if config.mode != "sync" and not config.rollout.workers:
+        if choose_engine(config.rollout, str(locate(config.model)))[0] == "vllm":
+            raise TautError(
+                f"mode={config.mode}: vLLM cannot sample in the process that trains; set rollout.workers=1 (a Ray actor), or "
+                "rollout.engine=transformers"
+            )
 
 
 def staleness(rollouts: Sequence[Rollout], step: int) -> dict[str, Any]:
