@@ -14,7 +14,7 @@
     evaluation: {problems: 600, samples: 4}   # what `taut eval` takes; the base model is evaluated too
     labels: {laser: LASER T=60}           # names in table and picture
     resources: {cpus: 1, gpus: 1}         # of each run, with --jobs ray; gpus unsaid: 1 where the cluster has any
-    ray: {address: HOST:PORT}             # with --jobs ray: a cluster that is there (joining one has not been seen to work yet)
+    ray: {address: HOST:PORT}             # with --jobs ray: a cluster that is there; without it one is started
 
 Each run is a process of its own, `taut train`, then `taut eval`, bound to a core or a GPU of this machine; with --jobs ray,
 wherever a Ray cluster has room, and --out lies where all its nodes see it. Given again, the same command goes on where it
