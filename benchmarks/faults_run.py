@@ -10,12 +10,16 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from trainers.config import load_config
+from trainers.run import Run
 
 LIMIT_S = 600.0  # of one life of a run
 MARK = "TAUT_FAULTS_RUN"  # in the environment of all that a run starts
@@ -91,7 +95,7 @@ def run_case(case: Case, run: Path, whole: Path) -> tuple[list[dict[str, Any]], 
         return fired, len(fired), wrong
 
 
-def left_over(run: Path, seconds: float = 30.0) -> list[tuple[int, str]]:
+def left_over(run: Path, seconds: float = 90.0) -> list[tuple[int, str]]:
     """(pid, command) of the processes that a run started and that are still there, after waiting so long for their end."""
     until = time.monotonic() + seconds
     while found := _marked(str(run.resolve())):
@@ -140,11 +144,16 @@ def _train(arguments: list[str], run: str, shots: list[tuple[Kill, float]]) -> N
     os.dup2(log, 1)
     os.dup2(log, 2)
     import trainers.grpo as grpo
-    from taut import main
 
     _arm(grpo, shots, Path(f"{run}.kills"))
-    code = main(["train", *arguments])
+    try:
+        made = Run.resume(Path(run)) if arguments[0].startswith("resume=") else Run.start(load_config(arguments))
+        code = 0 if made.step >= made.config.steps or grpo.train(made) == "finished" else 1
+    except Exception:
+        traceback.print_exc()
+        code = 1
     sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(code)
 
 

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from benchmarks.jobs import LocalProcess
 from rewards.errors import TautError
+from rollout.pool import show_token
 
 ROOT = Path(__file__).resolve().parents[1]
 LOOK_EVERY_S = 30.0  # while a stage waits for room: how often it is asked whether any node is large enough
@@ -269,7 +270,7 @@ def _connect(address: str | None) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         options |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
     else:
-        _show_token()
+        show_token()
     for attempts_left in (2, 1, 0):
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
@@ -286,16 +287,6 @@ def _connect(address: str | None) -> None:
                 raise TautError(
                     f"--jobs ray: Ray did not start ({error}); is the machine overloaded? --jobs N does without Ray"
                 ) from error
-
-
-def _show_token() -> None:
-    """Show the cluster our token, where there is one: `ray start` asks for it by default as soon as `~/.ray/auth_token` exists
-    (Ray 2.60; a local cluster, such as a sweep's, makes it), while `ray.init` keeps it back unless RAY_AUTH_MODE says `token`."""
-    try:
-        from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-    except ImportError:  # an older Ray, whose clusters ask for a token only where RAY_AUTH_MODE is set
-        return
-    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 def _check_nodes(ground: Ground, cpus: float, gpus: float) -> None:

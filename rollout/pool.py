@@ -260,6 +260,8 @@ def _connect(workers: int) -> bool:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not os.environ.get("RAY_ADDRESS"):
         options |= {"num_cpus": max(workers, len(os.sched_getaffinity(0))), "include_dashboard": False}
+    else:
+        show_token()
     for attempts_left in (2, 1, 0):
         try:
             ray.init(**options)
@@ -272,6 +274,16 @@ def _connect(workers: int) -> bool:
                     "stale? rollout.workers=0 does without Ray"
                 ) from error
     return True
+
+
+def show_token() -> None:
+    """Show the cluster our token, where there is one: `ray start` asks for it by default as soon as `~/.ray/auth_token` exists
+    (Ray 2.60; a local cluster, such as a sweep's, makes it), while `ray.init` keeps it back unless RAY_AUTH_MODE says `token`."""
+    try:
+        from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+    except ImportError:  # an older Ray, whose clusters ask for a token only where RAY_AUTH_MODE is set
+        return
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 def _gpus_each(workers: int) -> int:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import multiprocessing
 import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +50,31 @@ def launch(arguments: list[str], log: Path) -> Any:
     process = context.Process(target=_main, args=(arguments, str(log)))
     process.start()
     return process
+
+
+@contextlib.contextmanager
+def ray_head(folder: Path, cpus: int = 1) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A Ray cluster of this machine as an administrator starts it: (HOST:PORT, the process of its head)."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = folder / "head.txt"
+    with tempfile.TemporaryDirectory(
+        prefix="ray", dir="/tmp", ignore_cleanup_errors=True
+    ) as short:  # sockets' paths are short
+        command = [
+            str(Path(sys.executable).parent / "ray"), "start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}",
+            f"--num-cpus={cpus}", "--block", "--include-dashboard=false", "--object-store-memory=100000000", f"--temp-dir={short}",
+        ]  # fmt: skip
+        head = subprocess.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            while "Ray runtime started" not in log.read_text():
+                assert head.poll() is None, log.read_text()
+                time.sleep(0.1)
+            yield f"127.0.0.1:{port}", head
+        finally:
+            head.terminate()
+            head.wait(30)
 
 
 def rows(run: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.faults import PHASES, check, main, plan
-from benchmarks.faults_run import Case
+from benchmarks.faults_run import Case, Kill, left_over, run_case, unbroken
 
 
 def test_a_hundred_kills_are_spread_over_phases_engines_and_modes() -> None:
@@ -38,9 +38,20 @@ def test_what_is_lost_doubled_or_too_old_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_six_kills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--kills", "6", "--out", str(tmp_path)]) == 0, capsys.readouterr().out
     assert "6 recoveries" in capsys.readouterr().out
     done = [json.loads(line) for line in (tmp_path / "faults-6-0.jsonl").read_text().splitlines()]
     assert [len(row["fired"]) for row in done] == [5, 1] and not any(row["wrong"] for row in done)
     assert main(["--kills", "6", "--out", str(tmp_path)]) == 0  # at once: all is done
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_worker_is_restarted_when_the_checkpoint_that_the_run_began_from_is_gone(tmp_path: Path) -> None:
+    kills = (Kill("driver", "checkpoint", 2, 0.4), Kill("worker", "sample", 4, 0.1))
+    case = Case("run", "transformers", "sync", 1, 7, kills)
+    whole = unbroken(case, tmp_path)
+    assert run_case(case, tmp_path / "run", whole)[1:] == (2, [])
+    assert check(case, tmp_path / "run", whole) == [] and left_over(tmp_path / "run") == []

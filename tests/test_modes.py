@@ -6,6 +6,8 @@ import dataclasses
 import importlib.util
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from rewards.batch import Verdict
 from rewards.errors import TautError
 from rollout.types import Problem, Request, Rollout
 from taut import main
-from tests.runs import SMALL, assert_same_run, launch, rows
+from tests.runs import SMALL, assert_same_run, launch, ray_head, rows
 from trainers.assemble import progress_at
 from trainers.checks import reasons, uncorrected
 from trainers.config import load_config
@@ -90,6 +92,7 @@ def sampled_once(run: Path, steps: int) -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_async_without_staleness_is_sync_bit_for_bit(tmp_path: Path) -> None:
     train(tmp_path / "sync", tmp_path / "log.txt", "steps=4")
     train(tmp_path / "async", tmp_path / "log.txt", "steps=4", "mode=async", "max_staleness=0")
@@ -98,6 +101,7 @@ def test_async_without_staleness_is_sync_bit_for_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("mode", [["mode=overlap"], ["mode=async", "max_staleness=2", "sampling_parts=2"]])
 def test_killed_at_any_moment_nothing_is_lost_or_trained_on_twice(mode: list[str], tmp_path: Path) -> None:
     whole, broken, log, steps = tmp_path / "whole", tmp_path / "broken", tmp_path / "log.txt", 8
@@ -130,6 +134,7 @@ def last(run: Path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_sigterm_lets_the_step_end_and_saves(tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log.txt"
     process = launch(["train", f"out={run}", *OPTIONS, "steps=200", "checkpoint.every=100", "mode=overlap"], log)
@@ -147,6 +152,18 @@ def rows_of(run: Path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_overlap_on_a_ray_cluster_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ray_head(tmp_path) as (address, head):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        run = [sys.executable, "-m", "taut", "train", f"out={tmp_path / 'run'}", *OPTIONS, "steps=3", "mode=overlap"]
+        done = subprocess.run([*run, "rollout.workers=1"], capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert sampled_once(tmp_path / "run", 3) == [0, 0, 1] and head.poll() is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 def test_overlap_on_vllm_in_an_actor(tmp_path: Path) -> None:
     with pytest.raises(
@@ -184,6 +201,7 @@ def test_filling_up_asks_for_as_many_groups_as_lack_signal_of_new_problems() -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_filled_steps_have_more_groups_with_signal_in_every_mode(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,10 +6,8 @@ import csv
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from benchmarks.ray_jobs import Ground, RayConfig, Resources, ray_places
 from benchmarks.sweep import main
 from benchmarks.sweep_plan import load_sweep
 from rewards.errors import TautError
+from tests.runs import ray_head
 from tests.test_sweep import REPOSITORY, SWEEP, Silent, install, script_job, sweep_file, wait_for
 
 
@@ -108,30 +107,12 @@ def test_on_ray_stages_have_what_is_declared_and_end_with_their_actor(tmp_path: 
 @pytest.mark.slow
 def test_stages_run_on_a_cluster_that_is_there(tmp_path: Path) -> None:
     """Joined by its address, as a user would on a cluster; it goes on when the sweep has left it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ray, log = Path(sys.executable).parent / "ray", tmp_path / "head.txt"
-    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as short:  # paths of sockets are short
-        command = [
-            str(ray), "start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=1", "--block",
-            "--include-dashboard=false", "--object-store-memory=100000000", f"--temp-dir={short}",
-        ]  # fmt: skip
-        head = subprocess.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT, start_new_session=True)
-        try:
-            wait_for(log, 60)
-            while "Ray runtime started" not in log.read_text():
-                assert head.poll() is None, log.read_text()
-                time.sleep(0.2)
-            config = RayConfig(address=f"127.0.0.1:{port}")
-            for name in ("first", "again"):
-                job = script_job(tmp_path, name, "done.write_text(os.environ['RAY_ADDRESS'])")
-                with ray_places(config, Resources(cpus=1), tmp_path) as places:
-                    assert len(places) == 1 and run_jobs([job], places, Silent(), poll_s=0.05)
-                assert job.state == "finished" and head.poll() is None
-        finally:
-            head.terminate()
-            head.wait(30)
+    with ray_head(tmp_path) as (address, head):
+        for name in ("first", "again"):
+            job = script_job(tmp_path, name, "done.write_text(os.environ['RAY_ADDRESS'])")
+            with ray_places(RayConfig(address=address), Resources(cpus=1), tmp_path) as places:
+                assert len(places) == 1 and run_jobs([job], places, Silent(), poll_s=0.05)
+            assert job.state == "finished" and head.poll() is None
 
 
 @pytest.mark.slow

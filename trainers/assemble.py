@@ -131,7 +131,9 @@ def assemble(run: Run) -> Parts:
     stops, warnings = stop_ids(tokenizer, policy.model.config, policy.model.generation_config)
     template = PromptTemplate(tokenizer, config.prompt.template, config.prompt.system)
     canary = template.render(problems[0], config.sampling.told_budget(progress_at(run.step, config)))
-    engine = make_engine(config.rollout, str(source), stops)
+    # Not from the checkpoint: a worker that is restarted later would find it gone. The weights come with the first sync.
+    start = locate(config.model)
+    engine = make_engine(config.rollout, str(start if (start / "config.json").exists() else source), stops)
     sampler = Sampler(engine, template, Verifier(**vars(config.verifier)), stops, config.seed)
     return Parts(
         problems,
