@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import secrets
 import signal
@@ -31,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LOOK_EVERY_S = 30.0  # while a stage waits for room: how often it is asked whether any node is large enough
 NODE_DEADLINE_S = 120.0  # for a node's answer to what it sees; a worker's first start on a busy machine is slow
 KILL_DEADLINE_S = 10.0
+BEGUN_DEADLINE_S = 3.0  # for word that an interrupted stage had begun
 OBJECT_STORE = 100 * 2**20  # bytes; nothing goes through it
 CODE = "import json; from benchmarks.sweep_code import SOURCES, code; print(json.dumps({s: code(s)['code'] for s in SOURCES}))"
 
@@ -131,6 +133,7 @@ class RayProcess:
         self._actor, self._log, self._place = actor, log, place
         self._code: int | None = None
         self._started = False
+        self._give_up = math.inf  # when an interrupted stage that has not begun is given up
         self._look = time.monotonic() + LOOK_EVERY_S
         self._call = actor.start.remote(list(command), log.absolute(), place.ground, place.cpus, place.gpus)
 
@@ -142,6 +145,8 @@ class RayProcess:
         if self._code is not None:
             return self._code
         if not ray.wait([self._call], timeout=0)[0]:
+            if time.monotonic() > self._give_up and not self._started:
+                return self._end(-signal.SIGINT)
             if not self._started and time.monotonic() > self._look:
                 self._look += LOOK_EVERY_S
                 room(self._place.cpus, self._place.gpus)
@@ -161,11 +166,11 @@ class RayProcess:
         return self._end(code)
 
     def interrupt(self) -> None:
-        """See `jobs.Process`; what has not begun is given up."""
-        if self._code is None and self._started:
-            self._actor.interrupt.remote()
-        elif self._code is None:
-            self._end(-signal.SIGINT)
+        """See `jobs.Process`. A stage may have begun without our having heard of it: one that hears the interrupt in time ends
+        by it, one that still waits for room is given up."""
+        if self._code is None:
+            self._actor.interrupt.remote()  # after `start`, whose order an actor keeps
+            self._give_up = time.monotonic() + BEGUN_DEADLINE_S
 
     def kill(self) -> None:
         """See `jobs.Process`."""

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks import pareto, ray_jobs
 from benchmarks.jobs import run_jobs
-from benchmarks.ray_jobs import Ground, RayConfig, Resources, ray_places
+from benchmarks.ray_jobs import Ground, RayConfig, RayPlace, RayProcess, Resources, ray_places
 from benchmarks.sweep import main
 from benchmarks.sweep_plan import load_sweep
 from rewards.errors import TautError
@@ -72,6 +72,26 @@ def test_a_node_holds_what_fits_and_sees_the_folder_or_is_named(tmp_path: Path) 
     assert "has no" in Ground(ground.mark, "word", tmp_path / "elsewhere").missing()
 
 
+HEARS = """
+import os, pathlib, signal, sys, time
+folder = pathlib.Path({folder!r})
+def asked(*_):
+    with (folder / "asked").open("a") as f: f.write("x")
+    sys.exit(130)
+signal.signal(signal.SIGINT, asked)
+(folder / "pid").write_text(str(os.getpid()))
+(folder / "ready").touch()
+time.sleep(60)
+"""
+
+
+def ended(process: RayProcess) -> int | None:
+    until = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
+    return process.poll()
+
+
 @pytest.mark.slow
 def test_on_ray_stages_have_what_is_declared_and_end_with_their_actor(tmp_path: Path) -> None:
     """One cluster for all: two at a time, a kill of the command and of its actor, a node too small, one that sees nothing."""
@@ -91,6 +111,13 @@ def test_on_ray_stages_have_what_is_declared_and_end_with_their_actor(tmp_path: 
         assert run_jobs([plain, killed, bereft, *together], places, Silent(), poll_s=0.05)
         with pytest.raises(TautError, match=r"takes 999 CPUs .* no node of the Ray cluster has them \(nodes: "):
             ray_jobs.room(999, 0)
+        heard = places[0].start([sys.executable, "-c", HEARS.format(folder=str(tmp_path))], tmp_path / "heard.txt")
+        wait_for(tmp_path / "ready", 120)  # and nothing is asked of it: that it began is not known to us yet
+        waits = RayPlace(len(places), 0, places[0].ground).start(["true"], tmp_path / "waits.txt")  # for room
+        waits.interrupt()
+        assert ended(waits) == -signal.SIGINT
+        heard.interrupt()
+        assert ended(heard) == 130 and (tmp_path / "asked").read_text() == "x"
         places[0].ground.mark.unlink()
         with pytest.raises(TautError, match=r"Ray node .* does not see"):
             run_jobs([lost], places, Silent(), poll_s=0.05)
@@ -133,18 +160,7 @@ DRIVER = """
 import sys, pathlib
 from benchmarks.jobs import Job, Stage, run_jobs
 from benchmarks.ray_jobs import RayConfig, Resources, ray_places
-folder = pathlib.Path({folder!r})
-code = '''
-import os, pathlib, signal, sys, time
-folder = pathlib.Path({folder!r})
-def asked(*_):
-    with (folder / "asked").open("a") as f: f.write("x")
-    sys.exit(130)
-signal.signal(signal.SIGINT, asked)
-(folder / "pid").write_text(str(os.getpid()))
-(folder / "ready").touch()
-time.sleep(60)
-'''
+folder, code = pathlib.Path({folder!r}), {code!r}
 class Silent:
     def changed(self, job): pass
     def tick(self, jobs): pass
@@ -158,8 +174,9 @@ with ray_places(RayConfig(), Resources(), folder) as places:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_stopping_a_sweep_on_ray_leaves_nothing_behind(tmp_path: Path, how: signal.Signals) -> None:
+    code = DRIVER.format(folder=str(tmp_path), code=HEARS.format(folder=str(tmp_path)))
     driver = subprocess.Popen(
-        [sys.executable, "-c", DRIVER.format(folder=str(tmp_path))], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY,
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY,
         start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     wait_for(tmp_path / "ready", 120)
