@@ -1,14 +1,15 @@
 """How often the 95 % intervals contain the truth, by simulation: what `benchmarks/intervals.py` is judged by.
 
-    python -m benchmarks.coverage [--simulations N] [--out FILE.md]
+    python -m benchmarks.coverage [--simulations N] [--of MEASURE...] [--out FILE.md]
     python -m benchmarks.coverage --speed
 
 Problems differ in difficulty (Beta) and in length, so that the samples of one problem agree: `agreement` is the correlation
 of two samples of a problem, of their verdicts (and of their log lengths). Lengths are log-normal with a standard deviation
 of 0.8 of the logarithm (the longest 1 % are over 6.4 times the median); "heavier" is 1.0 (over 10 times). Differences are of
-two methods on the same problems: "equal", and "worse" where the second loses three in ten of its correct answers. The plain
-percentile bootstrap stands beside them: it was the rule before. One core, a few minutes. `--speed` times what a front of 20
-methods costs: 500 problems x 16 samples each, 10,000 resamples.
+two methods on the same problems: "equal", and "worse" where the second loses three in ten of its correct answers. The shortest
+answers are those of all problems together; easy problems have shorter ones, and so have correct answers, so that they are not a
+random share. The plain percentile bootstrap stands beside the others: it was the rule before. One core, half an hour.
+`--speed` times what a front of 20 methods costs: 500 problems x 16 samples each, 10,000 resamples.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from benchmarks.intervals import (
     resampling_weights,
     share_interval,
 )
-from benchmarks.metrics import dominance
+from benchmarks.metrics import accuracy_among_shortest, dominance
 from benchmarks.statistics import Samples, compare, summarise
 from benchmarks.tables import table
 
@@ -161,13 +162,49 @@ def difference_cells(simulations: int, resamples: int = RESAMPLES, seed: int = 2
         yield Cell("tokens ratio", n, k, 0.3, float("nan"), covered, plain)
 
 
+SHARES = (0.05, 0.1, 0.2)
+SHORTEST = ((1, 0.0), (4, 0.0), (4, 0.6), (16, 0.6))  # samples, agreement
+
+
+def answers(rng: np.random.Generator, problems: int, samples: int, accuracy: float, agreement: float) -> Samples:
+    """An evaluation whose short answers are more often correct, by the problem and by themselves."""
+    chance = np.repeat(difficulty(rng, (problems, 1), accuracy, agreement)[:, 0], samples)
+    right = rng.random(len(chance)) < chance
+    own = np.repeat(rng.standard_normal(problems), samples) + rng.standard_normal(len(chance))
+    length = np.exp(5 + 0.5 * own - 0.8 * (chance - accuracy) - 0.3 * right)
+    return Samples(np.repeat(np.arange(problems), samples), np.ceil(length), right.astype(int))
+
+
+def shortest_cells(simulations: int, resamples: int = 500, seed: int = 3) -> Iterator[Cell]:
+    """Accuracy among the shortest, by share, number of problems, samples, agreement and accuracy of all answers."""
+    rng = np.random.default_rng(seed)
+    for (k, rho), p in itertools.product(SHORTEST, (0.3, 0.8)):
+        everything = answers(rng, 4_000_000 // k, k, p, rho)
+        order = np.argsort(everything.length, kind="stable")
+        truth = {s: float((everything.verdict[order[: int(s * len(order))]] == 1).mean()) for s in SHARES}
+        for n in PROBLEMS:
+            hits = dict.fromkeys(SHARES, 0)
+            for _ in range(simulations):
+                drawn = answers(rng, n, k, p, rho)
+                for s in SHARES:
+                    _, low, high, _ = accuracy_among_shortest(drawn, s, resamples)
+                    hits[s] += low <= truth[s] <= high
+            for s in SHARES:
+                yield Cell(f"accuracy of the shortest {s:.0%}", n, k, rho, p, hits[s] / simulations, float("nan"))
+
+
+MEASURES = {
+    "accuracy": accuracy_cells, "tokens": token_cells, "differences": difference_cells, "shortest": shortest_cells,
+}  # fmt: skip
+
+
 def coverage_table(cells: Sequence[Cell]) -> str:
     """A row a design."""
     rows = [["measure", "problems", "samples", "agreement", "true accuracy", "covered", "percentile"]]
     for c in cells:
         accuracy = "" if np.isnan(c.accuracy) else f"{c.accuracy:g}"
         rows.append([c.measure, str(c.problems), str(c.samples), f"{c.agreement:g}", accuracy,
-                     f"{c.covered:.3f}", f"{c.percentile:.3f}"])  # fmt: skip
+                     f"{c.covered:.3f}", _if_known(c.percentile)])  # fmt: skip
     return table(rows)
 
 
@@ -179,8 +216,12 @@ def summary_table(cells: Sequence[Cell]) -> str:
         covered = [c.covered for c in of]
         near = sum(abs(c - 0.95) <= 0.02 for c in covered)
         rows.append([measure, str(n), str(len(of)), f"{min(covered):.3f}", f"{max(covered):.3f}", f"{near} of {len(of)}",
-                     f"{min(c.percentile for c in of):.3f}"])  # fmt: skip
+                     _if_known(min(c.percentile for c in of))])  # fmt: skip
     return table(rows)
+
+
+def _if_known(share: float) -> str:
+    return "" if np.isnan(share) else f"{share:.3f}"
 
 
 def speed(methods: int = 20, problems: int = 500, samples: int = 16, resamples: int = 10_000) -> str:
@@ -206,6 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the summary and every design; write them to --out."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__)
     parser.add_argument("--simulations", type=int, default=SIMULATIONS)
+    parser.add_argument("--of", nargs="+", choices=MEASURES, default=list(MEASURES), help="default: all")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--speed", action="store_true")
     args = parser.parse_args(argv)
@@ -213,8 +255,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(speed())
         return 0
     began, cells = time.monotonic(), []
-    for of in (accuracy_cells, token_cells, difference_cells):
-        cells += of(args.simulations)
+    for name in args.of:
+        cells += MEASURES[name](args.simulations)
     took = (
         f"{args.simulations:,} simulations a design, {len(cells)} designs, {time.monotonic() - began:.0f} s on one core"
     )

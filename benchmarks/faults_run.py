@@ -175,8 +175,11 @@ def _arm(grpo: Any, shots: list[tuple[Kill, float]], file: Path) -> None:
             "worker": lambda: trainer.engine.facts[0]["pid"],
             "verifier": lambda: next(reversed(trainer.sampler.verifier.pids()), None),
         }[victim]()
-        if pid is None:  # nothing has needed the verifier's processes yet
-            pid, victim = os.getpid(), "driver"
+        if pid is None or not Path(f"/proc/{pid}").exists():
+            pid, victim = (
+                os.getpid(),
+                "driver",
+            )  # no verifier process was needed yet, or the worker is just being replaced
         with file.open("a") as lines:
             lines.write(json.dumps({**asdict(kill), "victim": victim, "step": trainer.step_number + 1}) + "\n")
             lines.flush()

@@ -118,13 +118,16 @@ def budget_by_problem(samples: Samples, budgets: ArrayLike) -> Floats:
     return np.stack(columns, axis=1) if len(count) else np.zeros((0, len(limits)))
 
 
-def accuracy_among_shortest(samples: Samples, share: float) -> tuple[float, float, float, int]:
+def accuracy_among_shortest(
+    samples: Samples, share: float, resamples: int = RESAMPLES
+) -> tuple[float, float, float, int]:
     """(accuracy, low, high, number) of the shortest `share` of all known answers, all problems together; equal lengths all count.
 
     The interval resamples problems, and the limit of length moves with them: Wilson's with the effective sample size that the
     bootstrap's variance implies, at most one an answer; where no answer or all are correct, one a problem. NaN where nothing is
-    known, and for the interval where fewer than two problems are. Short answers come from easy problems: compare it between
-    models, not with the accuracy.
+    known, and for the interval where fewer than two problems are. It holds the truth in 93 to 97 of 100 where the shortest
+    come from some dozens of problems; of 30 problems, or of 5 % of 100, it may do so in 88 only (`benchmarks.coverage`).
+    Short answers come from easy problems: compare it between models, not with the accuracy.
     """
     known = samples.take(samples.known)
     if not len(known):
@@ -140,7 +143,9 @@ def accuracy_among_shortest(samples: Samples, share: float) -> tuple[float, floa
     draws = np.concatenate(
         [
             _shortest(weights[:, problem], right, ends, share)
-            for weights in np.array_split(resampling_weights(len(ids)), max(1, RESAMPLES * len(length) // 4_000_000))
+            for weights in np.array_split(
+                resampling_weights(len(ids), resamples), max(1, resamples * len(length) // 4_000_000)
+            )
         ]
     )
     spread = value * (1 - value)

@@ -139,10 +139,11 @@ def subtitle(points: Sequence[Point], about: Sequence[dict[str, Any]], confidenc
     return ", ".join(parts) + f"; bars: {confidence:.0%} intervals over problems".replace("%", " %")
 
 
-def draw(points: Sequence[Point], png: Path, csv_path: Path, title: str, subtitle: str = "") -> None:
-    """Write the picture and, beside it, every number in it as CSV."""
-    write_csv(points, csv_path)
-    draw_picture(points, non_dominated(points), png, title, subtitle)
+def draw(points: Sequence[Point], folder: Path, title: str, subtitle: str = "") -> None:
+    """Write front.png and front.pdf (for a paper: vectors) and, beside them, every number in them as front.csv."""
+    write_csv(points, folder / "front.csv")
+    for picture in ("front.png", "front.pdf"):
+        draw_picture(points, non_dominated(points), folder / picture, title, subtitle)
 
 
 def write_csv(points: Sequence[Point], path: Path) -> None:
@@ -208,8 +209,8 @@ def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`taut pareto RUN_OR_EVAL... --out DIR`: the table of runs and evaluations, and in DIR front.html, front.png,
-    front.csv, scores.csv, dominance.csv.
+    """`taut pareto RUN_OR_EVAL... --out DIR`: the table of runs and evaluations, and in DIR front.html, front.png, front.pdf,
+    front.csv, scores.csv, dominance.csv. `--compare A B` adds the paired comparison of two of them (compare.csv).
 
     scores.csv (a row a configuration; value and _low, _high of its interval): aes_o1_pruner to the base model, aes_drpo to the
     reference, reg and reg_positive where a frontier is given, p_front (chance of being on the front), p_dominated and by whom
@@ -218,11 +219,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="taut pareto", description=main.__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder or evaluation parquet; NAME=PATH names it")
-    parser.add_argument("--out", default="pareto", help="folder for front.png and front.csv (default: %(default)s)")
+    parser.add_argument(
+        "--out", default="pareto", help="folder for the page, pictures and tables (default: %(default)s)"
+    )
     parser.add_argument("--title", default="Accuracy against tokens")
     parser.add_argument("--reference", help="configuration that differences are taken to (default: the plain one)")
     parser.add_argument(
         "--base", help="base model of AES and hypervolume (default: the one of kind base, else the reference)"
+    )
+    parser.add_argument(
+        "--compare", nargs=2, metavar=("A", "B"), help="B against A, on the same problems: differences and win rates"
     )
     parser.add_argument("--frontier", help="FILE.json or FILE.json:NAME, {NAME: [[budgets], [accuracies]]}: prints REG")
     parser.add_argument("--resamples", type=int, default=RESAMPLES)
@@ -249,6 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.resamples < 2 or not 0 < args.confidence < 1:
         raise TautError(f"--resamples {args.resamples} --confidence {args.confidence}: at least 2, and between 0 and 1")
+    from benchmarks.comparison import comparison
     from benchmarks.html_report import write_front_page
     from benchmarks.scores import score, score_table, write_scores
 
@@ -262,7 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     about = [a for c in configurations for a in c.about]
-    draw(points, out / "front.png", out / "front.csv", args.title, subtitle(points, about, args.confidence))
+    draw(points, out, args.title, subtitle(points, about, args.confidence))
     scores = score(points, configurations, args.base, args.frontier, args.resamples, args.seed, args.confidence)
     write_scores(scores, out / "scores.csv", out / "dominance.csv")
     page = out / "front.html"
@@ -271,6 +278,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     print(front_table(points))
     print(f"\n{score_table(scores)}\n")
+    if args.compare:
+        first, second = args.compare
+        told = comparison(
+            configurations, first, second, out / "compare.csv", args.resamples, args.seed, args.confidence
+        )
+        print(f"{told}\n")
     for warning in (*warnings, *foreign.notes):
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{page}\n{out / 'front.png'}")

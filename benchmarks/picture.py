@@ -40,7 +40,8 @@ def draw(points: Sequence[Point], on_front: Sequence[bool], path: Path, title: s
     _plot_front(axes, [p for p, front in shown if front])
     _dress(axes, shown, title, subtitle)
     _label(figure, axes, shown)
-    figure.savefig(path, dpi=DPI)
+    undated = {"CreationDate": None} if path.suffix == ".pdf" else {}  # the same points give the same bytes
+    figure.savefig(path, dpi=DPI, metadata=undated)
 
 
 def _drawable(point: Point) -> bool:

@@ -1,4 +1,4 @@
-"""The end of a sweep: the table on the console, and front.png, front.html, front.csv and report.md in its folder."""
+"""The end of a sweep: the table on the console, and front.png, front.pdf, front.html, front.csv, report.md."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def write_report(
     points, warnings = make_points(configurations, reference)
     about = [a for c in configurations for a in c.about]
     under = subtitle(points, about)
-    draw(points, out / "front.png", out / "front.csv", sweep.title, under)
+    draw(points, out, sweep.title, under)
     shown = front_table(points)
     print(shown)
     warnings = [*warnings, *missing, *notes]

@@ -150,10 +150,23 @@ def test_win_rate_of_two_logs(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         return [*texts, {"problem": "p0", "verdict": None, "ids": [1], "text": "x" * 10_000}]
 
     old, new = log(tmp_path / "old.parquet", rows(0, 20)), log(tmp_path / "new.parquet", rows(1, 10))
-    base, model, preference = win_rate.paired(old, new)
+    base, model, preference = win_rate.paired([old], [new])
     assert base.tolist() == [20, 21, 22, 23, 24, 25] and model[0] == 10 and set(preference) == {1.0}
     assert win_rate.main([str(old), str(new)]) == 0 and "win rate 100.00 %" in capsys.readouterr().out
     assert win_rate.main([str(old), str(tmp_path / "no")]) == 2
+
+
+def test_win_rate_intervals_hold_the_value_and_narrow_with_the_pairs() -> None:
+    def width(n: int) -> float:
+        rng = np.random.default_rng(n)
+        base, model = rng.integers(50, 200, (2, n))
+        wins = np.clip(0.6 + 0.2 * np.sign(model - base) + 0.2 * rng.standard_normal(n), 0, 1)
+        got = LengthControlledWinRate().compute(base.tolist(), model.tolist(), wins.tolist(), resamples=100)
+        assert got.low < got.length_controlled < got.high and got.raw_low < got.raw < got.raw_high
+        assert got == LengthControlledWinRate().compute(base.tolist(), model.tolist(), wins.tolist(), resamples=100)
+        return got.high - got.low
+
+    assert width(400) < 0.6 * width(50)
 
 
 # ---- CoT-Valve -----------------------------------------------------------------------------------------------------

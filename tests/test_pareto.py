@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.comparison import comparison
 from benchmarks.pareto import Configuration, Point, collect, front_table, main, make_points, non_dominated
 from benchmarks.picture import place_labels
 from benchmarks.statistics import Estimate, Samples
@@ -115,6 +116,36 @@ def test_main_writes_png_csv_and_table(tmp_path, capsys):
     assert rows["plain"]["seeds"] == "2" and float(rows["plain"]["accuracy"]) > 0.8
     assert rows["plain"]["accuracy_difference"] == "" and float(rows["laser"]["tokens_change_high"]) < 0
     assert (tmp_path / "out/front.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "out/front.pdf").read_bytes()[:4] == b"%PDF"
+
+
+def test_compare_tells_differences_and_win_rates_with_intervals(tmp_path, capsys):
+    rng, texts = np.random.default_rng(0), {}
+    for name, size in (("long", 120), ("short", 60)):
+        texts[name] = ["x" * int(n) for n in rng.integers(size // 2, size * 2, 160)]
+    logged = {"group": np.repeat(np.arange(40), 4), "max_tokens": [512] * 160, "origin": [None] * 160}
+    logged |= {"token_ids": [[1]] * 160}
+    one = write_evaluation(tmp_path / "long.parquet", 0.6, 120, text=texts["long"], **logged)
+    two = write_evaluation(tmp_path / "short.parquet", 0.8, 60, text=texts["short"], **logged)
+    arguments = [str(one), str(two), "--out", str(tmp_path / "out"), "--compare", "long", "short"]
+    assert main(arguments) == 0
+    assert "| long -> short" in capsys.readouterr().out
+    rows = {r["measure"]: r for r in csv.DictReader((tmp_path / "out/compare.csv").open())}
+    assert list(rows) == ["accuracy", "tokens", "tokens, relative", "win rate, %", "win rate at equal lengths, %"]
+    value = {name: float(row["value"]) for name, row in rows.items()}
+    assert value["win rate, %"] == pytest.approx(50 + 50 * value["accuracy"]) and value["accuracy"] > 0.1
+    assert all(float(row["low"]) < float(row["value"]) < float(row["high"]) for row in rows.values())
+    with pytest.raises(TautError, match="'medium' is none of the configurations: long, short"):
+        main([*arguments[:-1], "medium"])
+    with pytest.raises(TautError, match="name two configurations"):
+        main([*arguments[:-1], "long"])
+
+
+def test_compare_without_texts_says_why_there_is_no_win_rate(tmp_path):
+    a = Configuration("a", "shaped", [samples(0.5, 100)])
+    b = Configuration("b", "shaped", [samples(0.9, 50, seed=1)])
+    told = comparison([a, b], "a", "b", tmp_path / "compare.csv")
+    assert "n/a (a was logged by others" in told and "accuracy" in told
 
 
 @pytest.mark.parametrize("bad, message", [

@@ -6,7 +6,15 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.coverage import accuracy_cells, coverage_table, lengths, percentile, shares, summary_table
+from benchmarks.coverage import (
+    accuracy_cells,
+    coverage_table,
+    lengths,
+    percentile,
+    shares,
+    shortest_cells,
+    summary_table,
+)
 from benchmarks.intervals import (
     difference_interval,
     mean_interval,
@@ -224,3 +232,9 @@ def test_seeds_that_know_different_problems_are_averaged_as_the_bootstrap_does()
     assert s.accuracy.value == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert (s.accuracy.high - s.accuracy.low) / 2 == pytest.approx(1.96 * s.accuracy.se, rel=0.05)
     assert s.tokens.interval == pytest.approx((10, 10))
+
+
+def test_the_interval_of_the_shortest_answers_is_measured_too():
+    cells = [c for c in itertools.islice(shortest_cells(40, resamples=100), 9)]
+    assert {c.problems for c in cells} == {30, 100, 500} and all(0.8 <= c.covered <= 1 for c in cells)
+    assert "accuracy of the shortest 20%" in summary_table(cells) and "nan" not in coverage_table(cells)
