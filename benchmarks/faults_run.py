@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,7 @@ def _live(arguments: list[str], run: Path, shots: list[tuple[Kill, float]]) -> i
     """One life of a run, in a process of its own; its exit code, negative for a signal, None when it hung and was ended."""
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_train, args=(arguments, str(run.resolve()), shots))
+    resource_tracker.ensure_running()  # this process's own helper, which stays: it must not carry the run's mark
     os.environ[MARK] = str(run.resolve())
     try:
         process.start()
@@ -175,11 +177,8 @@ def _arm(grpo: Any, shots: list[tuple[Kill, float]], file: Path) -> None:
             "worker": lambda: trainer.engine.facts[0]["pid"],
             "verifier": lambda: next(reversed(trainer.sampler.verifier.pids()), None),
         }[victim]()
-        if pid is None or not Path(f"/proc/{pid}").exists():
-            pid, victim = (
-                os.getpid(),
-                "driver",
-            )  # no verifier process was needed yet, or the worker is just being replaced
+        if pid is None or not Path(f"/proc/{pid}").exists():  # none was needed yet, or it is just being replaced
+            pid, victim = os.getpid(), "driver"
         with file.open("a") as lines:
             lines.write(json.dumps({**asdict(kill), "victim": victim, "step": trainer.step_number + 1}) + "\n")
             lines.flush()
