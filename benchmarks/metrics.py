@@ -11,13 +11,12 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from benchmarks.intervals import CONFIDENCE, RESAMPLES, Floats, resampling_weights
+from benchmarks.intervals import CAUTION, CONFIDENCE, RESAMPLES, Floats, resampling_weights, student_quantile
 from benchmarks.statistics import Samples
 from rewards.batch import Verdict
 from rewards.errors import TautError
@@ -25,6 +24,7 @@ from rewards.errors import TautError
 AES_FORMS = ("o1-pruner", "drpo")
 AesForm = Literal["o1-pruner", "drpo"]
 SHORTEST = (0.05, 0.10, 0.20)
+LEAST_FREEDOM = 4  # of Student's quantile for the shortest: fewer degrees would leave nothing but [0, 1]
 MOST_SAMPLES = 500  # of a problem, for maj@k: the binomials of more do not fit a float
 
 
@@ -124,10 +124,11 @@ def accuracy_among_shortest(
     """(accuracy, low, high, number) of the shortest `share` of all known answers, all problems together; equal lengths all count.
 
     The interval resamples problems, and the limit of length moves with them: Wilson's with the effective sample size that the
-    bootstrap's variance implies, at most one an answer; where no answer or all are correct, one a problem. NaN where nothing is
-    known, and for the interval where fewer than two problems are. It holds the truth in 93 to 97 of 100 where the shortest
-    come from some dozens of problems; of 30 problems, or of 5 % of 100, it may do so in 88 only (`benchmarks.coverage`).
-    Short answers come from easy problems: compare it between models, not with the accuracy.
+    bootstrap's variance implies, and Student's quantile for the g problems that the shortest come from. As in `share_interval`,
+    where only e of those have an answer of the rarer kind the size is drawn, with weight CAUTION / e^2, towards that of answers
+    that agree within a problem. It keeps its word with few problems by being wide there (`benchmarks.coverage`). NaN where
+    nothing is known, and for the interval where fewer than two problems are. Short answers come from easy problems: compare it
+    between models, not with the accuracy.
     """
     known = samples.take(samples.known)
     if not len(known):
@@ -137,7 +138,7 @@ def accuracy_among_shortest(
     ids, problem = np.unique(known.problem_id[order], return_inverse=True)
     ends = np.searchsorted(length, length, side="right") - 1  # the last answer as short as this one
     number = int(ends[math.ceil(share * len(length)) - 1]) + 1
-    value, problems = float(right[:number].mean()), len(np.unique(problem[:number]))
+    value = float(right[:number].mean())
     if len(ids) < 2:
         return value, math.nan, math.nan, number
     draws = np.concatenate(
@@ -148,9 +149,15 @@ def accuracy_among_shortest(
             )
         ]
     )
-    spread = value * (1 - value)
-    size = float(np.clip(spread / draws.var(), 1, number)) if 0 < value < 1 and draws.var() > 0 else problems
-    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    counts, correct = np.bincount(problem[:number]), np.bincount(problem[:number], right[:number])
+    counts, correct = counts[counts > 0], correct[counts > 0]
+    rare = int(min((correct > 0).sum(), (correct < counts).sum()))
+    spread, agreeing = value * (1 - value), number / (counts.sum() ** 2 / (counts**2).sum())
+    ratio, weight = float(agreeing), CAUTION / max(rare, 1) ** 2
+    if rare and draws.var() > 0:
+        implied = float(np.clip(number * draws.var() / spread, 1, number))
+        ratio = (implied + weight * ratio) / (1 + weight)
+    size, z = number / max(ratio, 1.0), student_quantile((1 + CONFIDENCE) / 2, max(len(counts) - 1, LEAST_FREEDOM))
     centre = (value + z * z / 2 / size) / (1 + z * z / size)
     half = z * math.sqrt(spread / size + z * z / 4 / size**2) / (1 + z * z / size)
     return value, max(0.0, min(centre - half, value)), min(1.0, max(centre + half, value)), number

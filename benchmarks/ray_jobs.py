@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from benchmarks.jobs import LocalProcess
 from rewards.errors import TautError
-from rollout.pool import show_token
+from rollout.cluster import show_token
 
 ROOT = Path(__file__).resolve().parents[1]
 LOOK_EVERY_S = 30.0  # while a stage waits for room: how often it is asked whether any node is large enough

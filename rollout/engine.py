@@ -25,6 +25,7 @@ log = logging.getLogger("taut.rollout")
 CPU_HEAD_DIMS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 DIVERGED = "log-probs are not finite: the weights have diverged; go back to a checkpoint and lower the learning rate"
 OnDone = Callable[[int, Completion], None]
+Feed = Callable[[bool], "Sequence[tuple[int, Prompt]] | None"]
 CANARY_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}  # nats, largest gap of one token
 
 
@@ -45,7 +46,10 @@ class EngineConfig(BaseModel):
     batch_size: int = Field(default=128, gt=0, description="transformers: rollouts generated side by side")
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
     canary_tolerance: float | None = Field(default=None, gt=0, description="nats; None: 1e-4 in float32, 0.1 in bf16")
-    deadline_s: float = Field(default=1800.0, gt=0, description="longest a Ray worker may take for one call")
+    feed: Literal["fixed", "free"] = Field(
+        default="fixed", description="workers get pieces cut by order alone (same bits at any time), or share one queue"
+    )
+    deadline_s: float = Field(default=300.0, gt=0, description="longest a Ray worker may be without any progress")
     core: int | None = Field(default=None, ge=0, description="run this process on one CPU core, one thread")
 
 
@@ -54,7 +58,8 @@ class Engine(Protocol):
 
     name: "vllm", "transformers", or those with " x N" for N workers. version: policy version of the current weights.
     temperature: what `generate` samples at unless told otherwise, and what `score` uses. canary_tolerance: the largest
-    gap in nats between this engine's and the trainer's log-prob of a token that counts as rounding. on_done: when set,
+    gap in nats between this engine's and the trainer's log-prob of a token that counts as rounding. max_model_len: the most
+    tokens of prompt and response together; vocab_size: token ids are below it. on_done: when set,
     `generate` may call it with the position and the completion of a prompt as soon as that ends, before it returns them all.
     """
 
@@ -62,6 +67,8 @@ class Engine(Protocol):
     version: int
     temperature: float
     canary_tolerance: float
+    max_model_len: int
+    vocab_size: int
     on_done: OnDone | None
 
     def generate(self, prompts: Sequence[Prompt], temperature: float | None = None) -> list[Completion]:
@@ -92,6 +99,33 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give memory, processes and devices back. The engine cannot be used afterwards; a second call does nothing."""
         ...
+
+
+class LocalEngine(Engine, Protocol):
+    """An engine in this process: one that takes up prompts while it is at work on others."""
+
+    def stream(self, more: Feed, ended: OnDone, temperature: float) -> None:
+        """Complete what `more` gives, and tell `ended` of each as it comes.
+
+        more(idle) is asked between any two steps: further (number, prompt)s to be taken up beside those under way, an empty list
+        where there are none now (with idle=True there is nothing else to do), None once no more will come. What it raises
+        ends the call and gives up what is under way. What is given at once, first, and alone is computed alike at any time.
+        """
+        ...
+
+
+def generate_by_stream(engine: LocalEngine, prompts: Sequence[Prompt], temperature: float) -> list[Completion]:
+    """`Engine.generate` of an engine in this process, by its `stream`."""
+    asked: list[list[tuple[int, Prompt]]] = [list(enumerate(prompts))]
+    done: dict[int, Completion] = {}
+
+    def ended(i: int, completion: Completion) -> None:
+        done[i] = completion
+        if engine.on_done is not None:
+            engine.on_done(i, completion)
+
+    engine.stream(lambda idle: asked.pop() if asked else None, ended, temperature)
+    return [done[i] for i in range(len(prompts))]
 
 
 def make_engine(config: EngineConfig, model_path: str, stop_ids: Sequence[int]) -> Engine:

@@ -1,25 +1,29 @@
 """An engine made of N Ray actors: each wraps one engine on its own core or GPU. Workers may die; their work is redone.
 
-Prompts are cut into chunks by their order alone, and a chunk's completions do not depend on the worker that makes them:
-so neither the speed of a worker nor its death changes what is sampled. Nothing is waited for without a deadline.
+`rollout.schedule` decides who does what, `rollout.worker` is the other side, and this pumps between them. Rollouts arrive one
+by one as they end. With `feed=fixed` what is sampled does not depend on the speed of a worker or on its death; with `feed=free`
+its last bits may. Nothing is waited for without a deadline: a worker without progress is asked for its stacks and replaced.
 """
 
 from __future__ import annotations
 
 import logging
-import os
+import math
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rewards.errors import TautError
-from rollout.engine import EngineConfig, OnDone, check_request, make_engine
+from rollout import cluster
+from rollout.engine import EngineConfig, OnDone, check_request
+from rollout.schedule import Schedule, Watch
 from rollout.types import Completion, Prompt
+from rollout.weights import to_arrays
+from rollout.worker import Report, Worker
 
 if TYPE_CHECKING:
     import torch
@@ -28,42 +32,39 @@ log = logging.getLogger("taut.rollout")
 
 START_DEADLINE_S = 900.0  # an engine's first start on a busy machine: imports, kernels compiled, weights read
 MAX_RESTARTS = 3  # of one worker within one call
-Arrays = dict[str, tuple[np.ndarray, str]]
-
-
-class Worker:
-    """What runs in an actor: one engine, made on `start` so that a user's error arrives as itself."""
-
-    def start(self, config: EngineConfig, model_path: str, stop_ids: Sequence[int], index: int) -> dict[str, Any]:
-        """Make the engine, on the index-th of the cores this process may use; facts about it."""
-        cores = sorted(os.sched_getaffinity(0))
-        core = cores[index % len(cores)]
-        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = str(core)
-        self.engine: Any = make_engine(config.model_copy(update={"workers": 0, "core": core}), model_path, stop_ids)
-        facts = {"pid": os.getpid(), "core": core}
-        return facts | {k: getattr(self.engine, k) for k in ("name", "canary_tolerance", "max_model_len", "vocab_size")}
-
-    def generate(self, prompts: Sequence[Prompt], temperature: float) -> list[Completion]:
-        return self.engine.generate(prompts, temperature)
-
-    def load_weights(self, arrays: Arrays, version: int) -> None:
-        self.engine.load_weights(_to_tensors(arrays), version)
-
-    def score(self, ids: Sequence[int]) -> list[float]:
-        return self.engine.score(ids)
+POLL_S = 1.0  # longest silence of a worker that has nothing to say
+GATHER_S, GATHER_EACH_S = (
+    0.01,
+    0.0002,
+)  # a report waits so long for more rollouts to end; for each worker of the pool so much more
 
 
 @dataclass(frozen=True)
-class _Job:
-    """A call of `method` on one worker, or on any."""
+class _Command:
+    """A call of `method` on a worker. told: who takes its result."""
 
     method: str
-    args: tuple[Any, ...]
-    worker: int | None = None
+    args: tuple[Any, ...] = ()
+    told: Callable[[Any], None] = lambda result: None
+    setup: bool = False  # what every new worker must do before it is of use
+
+
+@dataclass
+class _Member:
+    """A worker as the driver sees it: what it is doing, what it must do next, and the call whose answer is awaited."""
+
+    actor: Any
+    awaited: Any
+    number: int = 0  # of the command under way
+    command: _Command | None = None
+    todo: deque[_Command] = field(default_factory=deque)
+    here: bool = False  # its process has answered
+    progress: int = -1
+    down: tuple[float, str, str] | None = None  # since when it is being replaced, why, its stacks
 
 
 class RayPool:
-    """See `rollout.engine.Engine`. `facts`: what each worker said of itself when it started (pid, core, ...)."""
+    """See `rollout.engine.Engine`. `facts`: what each worker said of itself when it started (pid, node, core, ...)."""
 
     def __init__(self, config: EngineConfig, model_path: str, stop_ids: Sequence[int]) -> None:
         self.config = config
@@ -72,14 +73,20 @@ class RayPool:
         self.on_done: OnDone | None = None
         self.facts: list[dict[str, Any]] = [{} for _ in range(config.workers)]
         self._make = (config, model_path, tuple(stop_ids))
-        self._actors: list[Any] = [None] * config.workers
+        self._members: list[_Member] = []
+        self._watch = Watch(config.workers)
+        self._failures = [0] * config.workers
         self._events: list[dict[str, Any]] = []
         self._weights: Any = None  # the latest, in Ray's object store
         self._canary: tuple[Sequence[int], list[float]] | None = None  # what a healthy worker scored since then
-        self._owns_ray = _connect(config.workers)
+        self._schedule: Schedule | None = None
+        self._take: Callable[[int, Completion], None] = lambda item, completion: None
+        self._owns_ray = cluster.connect(config.workers)
         try:
-            self._gpus = _gpus_each(config.workers)
-            self._run([_Job("start", (), i) for i in range(config.workers)])
+            self._gpus = cluster.gpus_each(config.workers)
+            for worker in range(config.workers):
+                self._members.append(self._spawn(worker))
+            self._pump(self._busy)
         except BaseException:
             self.close()
             raise
@@ -88,41 +95,62 @@ class RayPool:
         self.canary_tolerance: float = first["canary_tolerance"]
         self.max_model_len: int = first["max_model_len"]
         self.vocab_size: int = first["vocab_size"]
-        self._chunk = config.batch_size if first["name"] == "transformers" else 4 * config.max_num_seqs
+        self._room = config.batch_size if first["name"] == "transformers" else config.max_num_seqs
 
     def generate(self, prompts: Sequence[Prompt], temperature: float | None = None) -> list[Completion]:
-        """One completion a prompt, in the order asked; chunks go to whichever worker is free."""
+        """One completion a prompt, in the order asked; prompts go to whichever worker has room."""
         temperature = self.temperature if temperature is None else temperature
         check_request(prompts, temperature, self.max_model_len, self.vocab_size)
-        size = max(min(-(-len(prompts) // self.config.workers), self._chunk), 1)
-        chunks = [list(prompts[i : i + size]) for i in range(0, len(prompts), size)]
+        fixed = self.config.feed == "fixed"
+        size = self._room * (4 if fixed and not self.facts[0]["name"].startswith("transformers") else 1)
+        schedule = Schedule(self.config.workers, len(prompts), self.config.feed, size)
+        completions: list[Completion | None] = [None] * len(prompts)
 
-        def tell(job: int, part: list[Completion]) -> None:
-            for i, completion in enumerate(part, job * size):
-                if self.on_done is not None:
-                    self.on_done(i, completion)
+        def take(item: int, completion: Completion) -> None:
+            completions[item] = completion
+            if self.on_done is not None:
+                self.on_done(item, completion)
 
-        parts = self._run([_Job("generate", (chunk, temperature)) for chunk in chunks], tell)
-        return [completion for part in parts for completion in part]
+        def give() -> None:
+            for worker, items in schedule.assign():
+                member, work = self._members[worker], [(i, prompts[i]) for i in items]
+                if member.command is None:
+                    self._send(worker, _Command("generate", (work, temperature, fixed)))
+                else:
+                    member.actor.feed.remote(member.number, work, False)
+
+        self._schedule, self._take = schedule, take
+        for worker, member in enumerate(self._members):
+            if member.here and member.command is None and not member.todo:
+                schedule.ready(worker)
+        try:
+            self._pump(lambda: not schedule.done, give)
+            if not fixed:
+                self._each(lambda member: member.actor.feed.remote(member.number, [], True))
+            self._schedule = None
+            self._pump(self._busy)
+        finally:
+            self._schedule = None
+        return [c for c in completions if c is not None]
 
     def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Put the weights into the object store once; every worker loads them from there."""
         import ray
 
-        self._weights, self.version, self._canary = ray.put(_to_arrays(weights)), version, None
-        self._run([_Job("load_weights", (self._weights, version), i) for i in range(self.config.workers)])
+        self._weights, self.version, self._canary = ray.put(to_arrays(weights)), version, None
+        self._all(_Command("load_weights", (self._weights, version)))
 
     def score(self, ids: Sequence[int]) -> list[float]:
-        return self._run([_Job("score", (list(ids),))])[0]
+        return self._all(_Command("score", (list(ids),)), [0])[0]
 
     def score_all(self, ids: Sequence[int]) -> list[list[float]]:
         """The scores of each worker; a worker restarted later must agree with the first of them."""
-        scores = self._run([_Job("score", (list(ids),), i) for i in range(self.config.workers)])
+        scores = self._all(_Command("score", (list(ids),)))
         self._canary = (list(ids), scores[0])
         return scores
 
     def take_events(self) -> list[dict]:
-        """Restarts since the last call: {"kind": "worker_restarted", "worker", "seconds", "reason"}."""
+        """Restarts since the last call: {"kind": "worker_restarted", "worker", "seconds", "reason", "stack"}."""
         events, self._events = self._events, []
         return events
 
@@ -130,194 +158,164 @@ class RayPool:
         import ray
 
         if ray.is_initialized():
-            for actor in self._actors:
-                if actor is not None:
-                    ray.kill(actor)
+            self._each(lambda member: ray.kill(member.actor))
             self._weights = None
             if self._owns_ray:
                 ray.shutdown()
-        self._actors, self._owns_ray = [], False
+        self._members, self._owns_ray = [], False
 
-    def _run(self, jobs: Sequence[_Job], tell: Callable[[int, Any], None] | None = None) -> list[Any]:
-        """The result of each job, told as it comes. A worker that dies or misses its deadline is restarted and its job done
-        again."""
+    def _all(self, command: _Command, workers: Sequence[int] | None = None) -> list[Any]:
+        """The result of a command on each worker."""
+        chosen = range(self.config.workers) if workers is None else workers
+        results: dict[int, Any] = {}
+        for worker in chosen:
+            told = lambda result, worker=worker: results.__setitem__(worker, result)  # noqa: E731
+            self._members[worker].todo.append(_Command(command.method, command.args, told))
+        self._pump(lambda: len(results) < len(chosen))
+        return [results[worker] for worker in chosen]
+
+    def _each(self, do: Callable[[_Member], Any]) -> None:
+        for member in self._members:
+            do(member)
+
+    def _busy(self) -> bool:
+        return any(m.command is not None or m.todo or not m.here for m in self._members)
+
+    def _pump(self, going: Callable[[], bool], give: Callable[[], None] | None = None) -> None:
+        """Hand out work, hear reports and replace who is too quiet, while `going`."""
         import ray
 
-        results: list[Any] = [None] * len(jobs)
-        todo, busy = deque(range(len(jobs))), dict[Any, tuple[int, int, float]]()  # call -> worker, job, deadline
-        failures: Counter[int] = Counter()
-        while todo or busy:
-            working = {worker for worker, _, _ in busy.values()}
-            for worker in [w for w in range(self.config.workers) if w not in working]:
-                mine = next((j for j in todo if jobs[j].worker in (None, worker)), None)
-                if mine is not None:
-                    todo.remove(mine)
-                    busy[self._submit(worker, jobs[mine])] = (worker, mine, time.monotonic() + self._limit(jobs[mine]))
-            patience = min(deadline for _, _, deadline in busy.values()) - time.monotonic()
-            ready, _ = ray.wait(list(busy), timeout=max(patience, 0.0))
-            for call in ready or [c for c, (_, _, deadline) in busy.items() if deadline <= time.monotonic()]:
-                worker, job, _ = busy.pop(call)
-                reason = f"no answer to {jobs[job].method} in {self._limit(jobs[job]):g} s"
-                if ready:
-                    results[job], reason = _result(call)
-                if reason is None:
-                    if jobs[job].method == "start":
-                        self.facts[worker] = results[job]
-                    if tell is not None:
-                        tell(job, results[job])
-                    continue
-                todo.appendleft(job)
-                while reason is not None:  # a restart may fail too
-                    failures[worker] += 1
-                    if failures[worker] > MAX_RESTARTS:
-                        raise TautError(
-                            f"rollout worker {worker} (of {self.config.workers}) failed {failures[worker]} times in one "
-                            f"call; the last time: {reason}. Is there memory enough for rollout.workers="
-                            f"{self.config.workers}? Try fewer, or a longer rollout.deadline_s"
-                        )
-                    reason = self._restart(worker, reason, bare=jobs[job].method == "start")
-        return results
-
-    def _limit(self, job: _Job) -> float:
-        return START_DEADLINE_S if job.method == "start" else self.config.deadline_s
-
-    def _submit(self, worker: int, job: _Job) -> Any:
-        """The future of a call."""
-        if job.method == "start":
-            self._actors[worker] = self._spawn()
-            return self._actors[worker].start.remote(*self._make, worker)
-        return getattr(self._actors[worker], job.method).remote(*job.args)
-
-    def _spawn(self) -> Any:
-        import ray
-
-        root = str(Path(__file__).resolve().parents[1])  # workers import our packages from wherever the driver did
-        paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-        env = {"PYTHONPATH": os.pathsep.join(paths)}
-        if not self._gpus:
-            env["OMP_NUM_THREADS"] = "1"
-        actor = ray.remote(Worker).options(
-            num_cpus=1, num_gpus=self._gpus, max_restarts=0, max_task_retries=0, runtime_env={"env_vars": env}
-        )
-        return actor.remote()
-
-    def _restart(self, worker: int, reason: str, bare: bool) -> str | None:
-        """A new actor with the latest weights (none of it when `bare`); None when it is ready, else why it is not."""
-        import ray
-
-        start = time.monotonic()
-        log.warning("rollout worker %d: %s; restarting it", worker, reason)
-        ray.kill(self._actors[worker])
-        failed = None
-        if not bare:
-            steps = [_Job("start", ())]
-            steps += [_Job("load_weights", (self._weights, self.version))] if self._weights is not None else []
-            steps += [_Job("score", (self._canary[0],))] if self._canary is not None else []
-            for step in steps:
-                call = self._submit(worker, step)
-                if not ray.wait([call], timeout=self._limit(step))[0]:
-                    failed = f"no answer to {step.method} in {self._limit(step):g} s"
-                    break
-                result, failed = _result(call)
-                if failed is not None:
-                    break
-                if step.method == "start":
-                    self.facts[worker] = result
-                if step.method == "score" and self._canary is not None:
-                    gap = float(np.max(np.abs(np.subtract(result, self._canary[1])), initial=0.0))
-                    if not gap <= self.canary_tolerance:
-                        failed = f"its canary is {gap:.3g} nats from the others' after the restart"
-        seconds = round(time.monotonic() - start, 3)
-        event = {"kind": "worker_restarted", "worker": worker, "seconds": seconds, "reason": reason}
-        self._events.append(event)
-        return failed
-
-
-def _result(call: Any) -> tuple[Any, str | None]:
-    """(result, None), or (None, why the worker must be restarted). A TautError in the worker is raised as itself."""
-    import ray
-    from ray.exceptions import RayError, RayTaskError
-
-    try:
-        return ray.get(call), None
-    except RayTaskError as error:
-        if isinstance(error.cause, TautError):
-            raise error.cause from None
-        return None, f"{type(error.cause).__name__}: {error.cause}"
-    except RayError as error:  # died, unreachable, out of memory
-        return None, f"{type(error).__name__}: {str(error).strip().splitlines()[0].rstrip('.')}"
-
-
-def _connect(workers: int) -> bool:
-    """Join the cluster that is there, or start one on this machine; whether it was started (or joined) here."""
-    import ray
-
-    if ray.is_initialized():
-        return False
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 starves the workers on a shared machine
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its new default; silences a warning
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if not os.environ.get("RAY_ADDRESS"):
-        options |= {"num_cpus": max(workers, len(os.sched_getaffinity(0))), "include_dashboard": False}
-    else:
-        show_token()
-    for attempts_left in (2, 1, 0):
+        self._failures = [0] * len(self._members)
         try:
-            ray.init(**options)
-            break
-        except Exception as error:  # Ray raises a bare Exception when its processes are not up within 30 s
-            ray.shutdown()
-            if not attempts_left:
-                raise TautError(
-                    f"rollout.workers={workers}: Ray did not start ({error}); is the machine overloaded, or RAY_ADDRESS "
-                    "stale? rollout.workers=0 does without Ray"
-                ) from error
-    return True
+            while going():
+                for worker, member in enumerate(self._members):
+                    if member.here and member.command is None and member.todo:
+                        self._send(worker, member.todo.popleft())
+                if give is not None:
+                    give()
+                awaited = {m.awaited: w for w, m in enumerate(self._members) if m.command is not None or not m.here}
+                patience = self._watch.patience(time.monotonic())
+                ready, _ = ray.wait(list(awaited), timeout=None if math.isinf(patience) else patience)
+                if ready and len(awaited) > 1:
+                    ready, _ = ray.wait(list(awaited), num_returns=len(awaited), timeout=0)
+                for call in ready:
+                    self._hear(awaited[call], call)
+                for worker in self._watch.overdue(time.monotonic()):
+                    self._overdue(worker)
+        except BaseException:
+            for member in self._members:  # what is left of this call must not come into the next
+                member.todo = deque(c for c in member.todo if c.setup)
+                if member.here and member.command is not None and member.command.method == "generate":
+                    member.actor.drop.remote(member.number)
+            raise
 
+    def _send(self, worker: int, command: _Command) -> None:
+        member = self._members[worker]
+        member.number, member.command = member.number + 1, command
+        limit = START_DEADLINE_S if command.method == "start" else self.config.deadline_s
+        self._watch.expect(worker, limit, time.monotonic())
+        member.actor.put.remote(member.number, command.method, *command.args)
 
-def show_token() -> None:
-    """Show the cluster our token, where there is one: `ray start` asks for it by default as soon as `~/.ray/auth_token` exists
-    (Ray 2.60; a local cluster, such as a sweep's, makes it), while `ray.init` keeps it back unless RAY_AUTH_MODE says `token`."""
-    try:
-        from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-    except ImportError:  # an older Ray, whose clusters ask for a token only where RAY_AUTH_MODE is set
-        return
-    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    def _hear(self, worker: int, call: Any) -> None:
+        """Take a worker's answer, or its death; then listen on."""
+        import ray
+        from ray.exceptions import RayError, RayTaskError
 
+        member = self._members[worker]
+        try:
+            answer: Any = ray.get(call)
+        except RayTaskError as error:
+            return self._replace(worker, f"{type(error.cause).__name__}: {error.cause}")
+        except RayError as error:  # died, unreachable, out of memory
+            return self._replace(worker, f"{type(error).__name__}: {str(error).strip().splitlines()[0].rstrip('.')}")
+        member.awaited = member.actor.poll.remote(POLL_S, GATHER_S + GATHER_EACH_S * len(self._members))
+        if not isinstance(answer, Report):  # `hello`
+            cluster.check_versions(answer["host"], answer.pop("versions", {}))
+            self.facts[worker] |= answer
+            member.here = True
+            self._watch.rest(worker)
+            return None
+        if answer.progress != member.progress:
+            member.progress = answer.progress
+            self._watch.seen(worker, time.monotonic())
+        for number, item, completion in answer.ended:
+            if number == member.number and self._schedule is not None and self._schedule.ended(worker, item):
+                self._take(item, completion)
+        for result in answer.results:
+            command, member.command = member.command, None
+            assert command is not None and result.number == member.number, "one command at a time"
+            self._watch.rest(worker)
+            if result.error and result.error != "InterruptedError: dropped":
+                if result.refused:
+                    raise TautError(result.error)
+                member.todo.appendleft(command)  # to be done again
+                return self._replace(worker, result.error)
+            if not result.error:
+                command.told(result.value)
+        if member is self._members[worker] and member.command is None and not member.todo:
+            self._is_ready(worker)
+        return None
 
-def _gpus_each(workers: int) -> int:
-    """1 when the cluster has a GPU for each worker, 0 when it has none. Raises TautError for a cluster too small."""
-    import ray
+    def _is_ready(self, worker: int) -> None:
+        """It has done all that it had to; it may take prompts."""
+        down, self._members[worker].down = self._members[worker].down, None
+        if down is not None:
+            since, reason, stack = down
+            seconds = round(time.monotonic() - since, 3)
+            event = {"kind": "worker_restarted", "worker": worker, "seconds": seconds, "reason": reason}
+            self._events.append(event | ({"stack": stack} if stack else {}))
+        if self._schedule is not None:
+            self._schedule.ready(worker)
 
-    have = ray.cluster_resources()
-    cpus, gpus = int(have.get("CPU", 0)), int(have.get("GPU", 0))
-    if cpus < workers or 0 < gpus < workers:
-        raise TautError(
-            f"rollout.workers={workers}: each takes a core, and a GPU where there are any, but the Ray cluster has {cpus} "
-            f"cores and {gpus} GPUs; set rollout.workers={min(cpus, gpus or cpus)} or less"
+    def _overdue(self, worker: int) -> None:
+        member = self._members[worker]
+        if not member.here:
+            if lacking := cluster.no_room(self.config.workers, self._gpus):
+                raise TautError(lacking)
+            if self._watch.limit(worker) < START_DEADLINE_S:  # there is room: the machine is only slow
+                self._watch.expect(worker, START_DEADLINE_S, time.monotonic())
+                return
+        what = member.command.method if member.command else "start"
+        facts = self.facts[worker]
+        stack = cluster.stack_of(facts["node"], facts["pid"], facts["stack"]) if member.here else ""
+        self._replace(worker, f"no progress of {what} in {self._watch.limit(worker):g} s", stack)
+
+    def _replace(self, worker: int, reason: str, stack: str = "") -> None:
+        """A new actor, which will get the latest weights and must agree with the others on the canary."""
+        import ray
+
+        self._failures[worker] += 1
+        if self._failures[worker] > MAX_RESTARTS:
+            raise TautError(
+                f"rollout worker {worker} (of {self.config.workers}) failed {self._failures[worker]} times in one call; the last "
+                f"time: {reason}. Is there memory enough for rollout.workers={self.config.workers}? Try fewer, or a longer "
+                "rollout.deadline_s"
+            )
+        log.warning("rollout worker %d: %s; restarting it%s", worker, reason, f"\n{stack}" if stack else "")
+        old = self._members[worker]
+        ray.kill(old.actor)
+        if self._schedule is not None:
+            self._schedule.lost(worker)
+        new = self._members[worker] = self._spawn(worker)
+        new.down = old.down or (time.monotonic(), reason, stack)
+        asked = [c for c in (old.command, *old.todo) if c and not c.setup and c.method != "generate"]
+        if self._weights is not None and not any(c.method == "load_weights" for c in asked):
+            new.todo.append(_Command("load_weights", (self._weights, self.version), setup=True))
+        if self._canary is not None:
+            new.todo.append(_Command("score", (self._canary[0],), lambda scores: self._agrees(worker, scores), True))
+        new.todo.extend(asked)
+
+    def _agrees(self, worker: int, scores: Sequence[float]) -> None:
+        assert self._canary is not None
+        gap = float(np.max(np.abs(np.subtract(scores, self._canary[1])), initial=0.0))
+        if not gap <= self.canary_tolerance:
+            self._replace(worker, f"its canary is {gap:.3g} nats from the others' after the restart")
+
+    def _spawn(self, worker: int) -> _Member:
+        actor = cluster.spawn(Worker, self._gpus)
+        member = _Member(actor, actor.hello.remote())
+        member.todo.append(
+            _Command("start", (*self._make, worker), lambda facts: self.facts[worker].update(facts), True)
         )
-    return 1 if gpus else 0
-
-
-def _to_arrays(weights: Mapping[str, torch.Tensor]) -> Arrays:
-    """Tensors as numpy arrays with their torch dtype's name; numpy has no bfloat16, so that travels as int16."""
-    import torch
-
-    arrays: Arrays = {}
-    for name, tensor in weights.items():
-        tensor = tensor.detach().cpu().contiguous()
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        arrays[name] = ((tensor.view(torch.int16) if dtype == "bfloat16" else tensor).numpy(), dtype)
-    return arrays
-
-
-def _to_tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
-    """The inverse of `_to_arrays`; the tensors share the object store's read-only memory."""
-    import warnings
-
-    import torch
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that they are read-only
-        return {name: torch.from_numpy(a).view(getattr(torch, dtype)) for name, (a, dtype) in arrays.items()}
+        self._watch.expect(worker, cluster.PLACE_S, time.monotonic())
+        return member

@@ -7,7 +7,7 @@ from the request's own Philox generator: neither neighbours nor the order of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,17 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from rewards.errors import TautError
-from rollout.engine import CANARY_TOLERANCE, DIVERGED, EngineConfig, OnDone, check_request, has_gpu, resolve_dtype
+from rollout.engine import (
+    CANARY_TOLERANCE,
+    DIVERGED,
+    EngineConfig,
+    Feed,
+    OnDone,
+    check_request,
+    generate_by_stream,
+    has_gpu,
+    resolve_dtype,
+)
 from rollout.types import Completion, Prompt
 
 SAMPLE_ELEMENTS = 1 << 24  # logits turned into probabilities at once: 128 MiB of float64
@@ -54,17 +64,31 @@ class TransformersEngine:
         self.vocab_size = text_config.vocab_size
         self.stop_ids = frozenset(stop_ids)
 
-    @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], temperature: float | None = None) -> list[Completion]:
         """One completion a prompt, in the order asked; batches are formed of prompts of like length."""
         temperature = self.temperature if temperature is None else temperature
         check_request(prompts, temperature, self.max_model_len, self.vocab_size)
-        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].ids), i))
-        done: dict[int, Completion] = {}
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
-            done.update(zip(rows, self._generate_batch([prompts[i] for i in rows], temperature, rows), strict=True))
-        return [done[i] for i in range(len(prompts))]
+        return generate_by_stream(self, prompts, temperature)
+
+    @torch.inference_mode()
+    def stream(self, more: Feed, ended: OnDone, temperature: float) -> None:
+        """Complete what `more` gives, in batches: what comes while one is decoded waits for the next."""
+        waiting: list[tuple[int, Prompt]] = []
+        closed = False
+
+        def look(idle: bool = False) -> None:
+            nonlocal closed
+            if not closed:
+                given = more(idle)
+                closed = given is None
+                waiting.extend(given or ())
+
+        while not closed or waiting:
+            look(not waiting)
+            waiting.sort(key=lambda asked: (len(asked[1].ids), asked[0]))
+            batch, waiting[:] = waiting[: self.batch_size], waiting[self.batch_size :]
+            if batch:
+                self._generate_batch(batch, temperature, look, ended)
 
     def load_weights(self, weights: Mapping[str, Tensor], version: int) -> None:
         """Copy all weights in place. Raises TautError naming what is missing, unknown or of another shape."""
@@ -104,12 +128,12 @@ class TransformersEngine:
             torch.cuda.empty_cache()
 
     def _generate_batch(
-        self, prompts: Sequence[Prompt], temperature: float, positions_asked: Sequence[int]
-    ) -> list[Completion]:
-        """Completions of up to `batch_size` prompts, decoded side by side; `on_done` is told the positions asked."""
+        self, batch: Sequence[tuple[int, Prompt]], temperature: float, look: Callable[[], None], ended: OnDone
+    ) -> None:
+        """Decode up to `batch_size` prompts side by side; `look` at the world before each token."""
+        numbers, prompts = [i for i, _ in batch], [p for _, p in batch]
         tokens: list[list[int]] = [[] for _ in prompts]
         log_probs: list[list[float]] = [[] for _ in prompts]
-        done: dict[int, Completion] = {}
         longest = max(p.max_tokens for p in prompts)
         uniforms = torch.zeros(longest, len(prompts), dtype=torch.float64)
         for row, p in enumerate(prompts):
@@ -125,6 +149,7 @@ class TransformersEngine:
         live = set(rows)
         index = torch.arange(len(prompts), device=self.device)
         for step in range(longest):
+            look()
             chosen, chosen_log_probs = sample(logits, temperature, uniforms[step, index])
             for row, token, log_prob in zip(rows, chosen.tolist(), chosen_log_probs.tolist(), strict=True):
                 if row in live:
@@ -135,9 +160,7 @@ class TransformersEngine:
                         live.discard(row)
                         versions = (self.version,) * len(tokens[row])
                         reason = "stop" if stopped else "length"
-                        done[row] = Completion(tuple(tokens[row]), tuple(log_probs[row]), reason, versions)
-                        if self.on_done is not None:
-                            self.on_done(positions_asked[row], done[row])
+                        ended(numbers[row], Completion(tuple(tokens[row]), tuple(log_probs[row]), reason, versions))
             if not live:
                 break
             if len(live) <= 0.8 * len(rows):  # copying the cache for every finished row would cost more than it saves
@@ -155,7 +178,6 @@ class TransformersEngine:
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
-        return [done[row] for row in range(len(prompts))]
 
     def _prefill(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Any, Tensor | None, Tensor]:
         """(next-token logits (B, V), KV cache, mask (B, L) or None when nothing is padded, prompt lengths (B,))."""

@@ -22,8 +22,10 @@ from rollout.engine import (
     CPU_HEAD_DIMS,
     DIVERGED,
     EngineConfig,
+    Feed,
     OnDone,
     check_request,
+    generate_by_stream,
     has_gpu,
     head_dim,
     resolve_dtype,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     import torch
 
 SEED_BITS = (1 << 63) - 1
+Asked = tuple[int, Sequence[int], Any]  # number, prompt, vLLM's parameters
 GIB = 1 << 30
 
 
@@ -85,20 +88,28 @@ class VllmEngine:
         """One completion a prompt, in the order asked."""
         temperature = self.temperature if temperature is None else temperature
         check_request(prompts, temperature, self.max_model_len, self.vocab_size)
-        self.llm.reset_prefix_cache()  # a call's rounding must not depend on the calls before it
-        completions: dict[int, Completion] = {}
-        params = [self._params(temperature, p.max_tokens, seed=p.seed & SEED_BITS, logprobs=0) for p in prompts]
+        return generate_by_stream(self, prompts, temperature)
 
-        def ended(i: int, output: Any) -> None:
+    def stream(self, more: Feed, ended: OnDone, temperature: float) -> None:
+        """Complete what `more` gives, side by side as far as there is room."""
+        self.llm.reset_prefix_cache()  # a call's rounding must not depend on the calls before it
+
+        def wanted(idle: bool) -> list[Asked] | None:
+            prompts = more(idle)
+            if prompts is None:
+                return None
+            return [
+                (i, p.ids, self._params(temperature, p.max_tokens, seed=p.seed & SEED_BITS, logprobs=0))
+                for i, p in prompts
+            ]
+
+        def complete(i: int, output: Any) -> None:
             tokens, log_probs = tuple(output.token_ids), tuple(output.logprobs.logprobs)
             if not all(map(math.isfinite, log_probs)):
                 raise TautError(f"engine vllm: {DIVERGED}")
-            completions[i] = Completion(tokens, log_probs, output.finish_reason, (self.version,) * len(tokens))
-            if self.on_done is not None:
-                self.on_done(i, completions[i])
+            ended(i, Completion(tokens, log_probs, output.finish_reason, (self.version,) * len(tokens)))
 
-        self._run([p.ids for p in prompts], params, ended)
-        return [completions[i] for i in range(len(prompts))]
+        self._run(wanted, complete)
 
     def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Load all weights as if from a checkpoint (this also repacks them for the CPU's kernels)."""
@@ -114,10 +125,13 @@ class VllmEngine:
         vLLM's prompt log-probs would be one pass, but they ignore the temperature.
         """
         ids = list(ids)
-        params = [self._params(self.temperature, 1, seed=0, logprob_token_ids=[token]) for token in ids[1:]]
-        outputs: dict[int, Any] = {}
-        self._run([ids[:i] for i in range(1, len(ids))], params, outputs.__setitem__)
-        return [outputs[i].logprobs[0][token].logprob for i, token in enumerate(ids[1:])]
+        asked: list[Asked] = [
+            (i, ids[:i], self._params(self.temperature, 1, seed=0, logprob_token_ids=[ids[i]]))
+            for i in range(1, len(ids))
+        ]
+        waiting, outputs = [asked], dict[int, Any]()
+        self._run(lambda idle: waiting.pop() if waiting else None, outputs.__setitem__)
+        return [outputs[i].logprobs[0][token].logprob for i, token in enumerate(ids[1:], 1)]
 
     def score_all(self, ids: Sequence[int]) -> list[list[float]]:
         return [self.score(ids)]
@@ -143,21 +157,25 @@ class VllmEngine:
             **kwargs,
         )
 
-    def _run(self, prompts: Sequence[Sequence[int]], params: Sequence[Any], ended: Callable[[int, Any], None]) -> None:
-        """Tell `ended` the position and vLLM's completion of each prompt as it ends; the process's own random state stays."""
+    def _run(self, more: Callable[[bool], list[Asked] | None], ended: Callable[[int, Any], None]) -> None:
+        """Tell `ended` the number and vLLM's completion of each (number, prompt, parameters) of `more` as it ends; the process's
+        own random state stays."""
+        engine, under_way = self.llm.llm_engine, dict[str, tuple[int, str]]()  # by vLLM's number of the request
         with _process_state_kept():
-            requests = [{"prompt_token_ids": list(ids)} for ids in prompts]
-            added = self.llm.enqueue(requests, list(params), use_tqdm=False)
-            engine = self.llm.llm_engine
             try:
-                while engine.has_unfinished_requests():
-                    for output in engine.step():
-                        if (
-                            output.finished
-                        ):  # requests are numbered as they are added; what is added to a number is vLLM's
-                            ended(int(output.request_id) - int(added[0].partition("-")[0]), output.outputs[0])
+                while True:
+                    asked = more(not under_way)
+                    if asked:
+                        prompts = [{"prompt_token_ids": list(ids)} for _, ids, _ in asked]
+                        added = self.llm.enqueue(prompts, [p for _, _, p in asked], use_tqdm=False)
+                        under_way |= {a.partition("-")[0]: (i, a) for a, (i, _, _) in zip(added, asked, strict=True)}
+                    elif asked is None and not under_way:
+                        return
+                    for output in engine.step() if under_way else ():
+                        if output.finished:
+                            ended(under_way.pop(output.request_id)[0], output.outputs[0])
             except BaseException:  # the next call must not find what is left of this one
-                engine.abort_request(added, internal=True)
+                engine.abort_request([name for _, name in under_way.values()], internal=True)
                 raise
 
 

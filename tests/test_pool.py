@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from rewards.errors import TautError
+from rollout import cluster as clusters
 from rollout import pool as pools
-from rollout.engine import EngineConfig, make_engine
+from rollout.engine import EngineConfig, Feed, OnDone, make_engine
 from rollout.pool import RayPool
 from rollout.sync import Canary, sync
 from rollout.types import Completion, Prompt
+from rollout.worker import Worker
 from tests import tiny
 
 pytestmark = pytest.mark.slow
@@ -32,7 +34,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("elsewhere"))
-        assert pools._connect(4)
+        assert clusters.connect(4)
         yield
     ray.shutdown()
 
@@ -91,32 +93,40 @@ def test_two_vllm_workers(cluster: None, models: tuple[Path, Path]) -> None:
         pool.close()
 
 
-class Flaky:
-    """A worker without an engine: it answers each prompt with its own ids, unless the first id tells it otherwise."""
+class FlakyEngine:
+    """It answers each prompt with its own ids, unless the first id tells it otherwise."""
 
-    DIE, HANG, DIE_ONCE, FAIL, REFUSE = 101, 102, 103, 104, 105
+    DIE, HANG, DIE_ONCE, FAIL, REFUSE, SPIN = 101, 102, 103, 104, 105, 106
+    name, canary_tolerance, max_model_len, vocab_size = "flaky", 0.1, 1000, 1000
 
-    def start(self, config: EngineConfig, model_path: str, stop_ids: Sequence[int], index: int) -> dict[str, Any]:
+    def __init__(self, model_path: str) -> None:
         self.folder, self.version = Path(model_path), 0
         if not self.folder.is_dir():
             raise TautError(f"model={model_path}: not there")
-        facts = {"pid": os.getpid(), "core": 0, "name": "flaky", "canary_tolerance": 0.1}
-        return facts | {"max_model_len": 1000, "vocab_size": 1000}
 
-    def generate(self, prompts: Sequence[Prompt], temperature: float) -> list[Completion]:
-        orders = {p.ids[0] for p in prompts}
-        if self.DIE in orders or (self.DIE_ONCE in orders and self._first("died")):
+    def stream(self, more: Feed, ended: OnDone, temperature: float) -> None:
+        waiting: list[tuple[int, Prompt]] = []
+        while (given := more(not waiting)) is not None or waiting:
+            waiting += given or ()
+            for i, p in waiting[:1]:
+                self._obey(p.ids[0])
+                ended(i, Completion(p.ids, (0.0,) * len(p.ids), "stop", (self.version,) * len(p.ids)))
+            waiting = waiting[1:]
+
+    def _obey(self, order: int) -> None:
+        if order == self.DIE or (order == self.DIE_ONCE and self._first("died")):
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.HANG in orders and self._first("hung"):
+        if order == self.HANG and self._first("hung"):
             os.kill(os.getpid(), signal.SIGSTOP)
-        if self.FAIL in orders and self._first("failed"):
+        if order == self.SPIN and self._first("spun"):
+            time.sleep(1000)
+        if order == self.FAIL and self._first("failed"):
             raise MemoryError("no room")
-        if self.REFUSE in orders:
+        if order == self.REFUSE:
             raise TautError("refused")
-        return [Completion(p.ids, (0.0,) * len(p.ids), "stop", (self.version,) * len(p.ids)) for p in prompts]
 
-    def load_weights(self, arrays: dict, version: int) -> None:
-        (tensor,) = pools._to_tensors(arrays).values()
+    def load_weights(self, weights: dict[str, Any], version: int) -> None:
+        (tensor,) = weights.values()
         assert tensor.float().tolist() == [1.5, -2.0]
         self.version = version
 
@@ -132,11 +142,21 @@ class Flaky:
         return True
 
 
-@pytest.fixture(scope="module")
-def flaky(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayPool]:
+class Flaky(Worker):
+    """A worker with that engine."""
+
+    def _start(self, config: EngineConfig, model_path: str, stop_ids: Sequence[int], index: int) -> dict[str, Any]:
+        self.engine = FlakyEngine(model_path)
+        names = ("name", "canary_tolerance", "max_model_len", "vocab_size")
+        return {"core": 0} | {name: getattr(self.engine, name) for name in names}
+
+
+@pytest.fixture(scope="module", params=["fixed", "free"])
+def flaky(cluster: None, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[RayPool]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pools, "Worker", Flaky)
-        pool = RayPool(EngineConfig(workers=2, max_num_seqs=1), str(tmp_path_factory.mktemp("flaky")), ())
+        config = EngineConfig(workers=2, max_num_seqs=1, feed=request.param)
+        pool = RayPool(config, str(tmp_path_factory.mktemp("flaky")), ())
         yield pool
         pool.close()
 
@@ -150,27 +170,32 @@ def test_every_way_to_fail_once_is_survived(flaky: RayPool, monkeypatch: pytest.
 
     flaky.load_weights({"w": torch.tensor([1.5, -2.0], dtype=torch.bfloat16)}, 7)
     flaky.score_all((1, 2, 3))
-    asked = ask(1, 1, 1, 1, Flaky.DIE_ONCE, 1, 1, 1, Flaky.FAIL, 1, 1, 1, 1, 1)
+    asked = ask(1, 1, 1, 1, FlakyEngine.DIE_ONCE, 1, 1, 1, FlakyEngine.FAIL, 1, 1, 1, 1, 1)
+    told: list[int] = []
+    monkeypatch.setattr(flaky, "on_done", lambda i, completion: told.append(i))
     given = flaky.generate(asked)
     assert [c.token_ids for c in given] == [p.ids for p in asked] and given[4].versions == (7, 7)
+    assert sorted(told) == list(range(len(asked)))  # each once, also those that were sampled again
     reasons = sorted(event["reason"] for event in flaky.take_events())
     assert len(reasons) == 2 and "Died" in reasons[0] and reasons[1] == "MemoryError: no room"
 
     monkeypatch.setattr(flaky, "config", flaky.config.model_copy(update={"deadline_s": 5.0}))
-    start = time.monotonic()
-    assert [c.token_ids for c in flaky.generate(ask(1, Flaky.HANG))] == [(1, 0), (Flaky.HANG, 1)]
-    assert time.monotonic() - start >= 5
-    assert "no answer to generate in 5 s" in [event["reason"] for event in flaky.take_events()]
+    for order, stack in ((FlakyEngine.HANG, "does not answer signals"), (FlakyEngine.SPIN, "_obey")):
+        start = time.monotonic()
+        assert [c.token_ids for c in flaky.generate(ask(1, order))] == [(1, 0), (order, 1)]
+        assert time.monotonic() - start >= 5
+        (event,) = flaky.take_events()
+        assert event["reason"] == "no progress of generate in 5 s" and stack in event["stack"]
 
 
 def test_a_worker_that_always_fails_stops_the_run_and_is_named(flaky: RayPool) -> None:
     with pytest.raises(TautError, match=r"rollout worker \d \(of 2\) failed 4 times .*Died"):
-        flaky.generate(ask(Flaky.DIE))
+        flaky.generate(ask(FlakyEngine.DIE))
 
 
 def test_an_error_of_the_user_arrives_as_itself(flaky: RayPool) -> None:
     with pytest.raises(TautError, match=r"^refused$"):
-        flaky.generate(ask(1, Flaky.REFUSE))
+        flaky.generate(ask(1, FlakyEngine.REFUSE, *[1] * 50))
     with pytest.raises(TautError, match=r"^model=nowhere: not there$"):
         RayPool(flaky.config, "nowhere", ())
-    assert flaky.generate(ask(1))[0].token_ids == (1, 0)
+    assert flaky.generate(ask(1))[0].token_ids == (1, 0)  # nothing of the other call is left

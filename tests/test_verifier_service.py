@@ -560,9 +560,9 @@ def test_rollouts_are_judged_as_they_end(verifier: Verifier) -> None:
 @pytest.mark.slow
 def test_in_ray_actors_of_every_kind() -> None:
     ray = pytest.importorskip("ray")
-    from rollout import pool
+    from rollout import cluster
 
-    started = pool._connect(2)
+    started = cluster.connect(2)
     try:
         made = Verifier(timeout_s=1.0)
 

@@ -1,0 +1,149 @@
+"""The Ray cluster that rollout workers live on: joined or started, measured, and asked about its processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rewards.errors import TautError
+from rollout.worker import dump_stack, versions
+
+PLACE_S = 60.0  # until a worker's process should be there; after that it is looked whether there is any room for it
+
+
+def connect(workers: int, address: str | None = None) -> bool:
+    """Join the cluster at `address` (default: RAY_ADDRESS), or start one on this machine; whether that was done here.
+
+    address: HOST:PORT, ray://HOST:PORT, or "auto" for the one that runs on this machine. Raises TautError where there is none.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return False
+    address = address or os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 starves the workers on a shared machine
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its new default; silences a warning
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address:
+        show_token()
+        options["address"] = address
+    else:
+        options |= {"num_cpus": max(workers, len(os.sched_getaffinity(0))), "include_dashboard": False}
+    for attempts_left in (2, 1, 0):
+        try:
+            ray.init(**options)
+            return True
+        except ConnectionError as error:  # also Ray's "could not find any running Ray instance"
+            ray.shutdown()
+            raise TautError(
+                f"cluster={address}: no Ray cluster answers there ({_line(error)}); start one with `ray start --head`, mend the "
+                "address (RAY_ADDRESS where none is given), or leave it out to start one on this machine"
+            ) from error
+        except Exception as error:  # Ray raises a bare Exception when its processes are not up within 30 s
+            ray.shutdown()
+            if "ersion mismatch" in str(error):
+                raise TautError(
+                    f"cluster={address}: {_line(error)}; install the same versions on every node"
+                ) from error
+            if not attempts_left:
+                raise TautError(
+                    f"rollout.workers={workers}: Ray did not start ({_line(error)}); is the machine overloaded, or RAY_ADDRESS "
+                    "stale? rollout.workers=0 does without Ray"
+                ) from error
+    raise AssertionError("not reached")
+
+
+def show_token() -> None:
+    """Show the cluster our token, where there is one: `ray start` asks for it by default as soon as `~/.ray/auth_token` exists
+    (Ray 2.60; a local cluster, such as a sweep's, makes it), while `ray.init` keeps it back unless RAY_AUTH_MODE says `token`."""
+    try:
+        from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+    except ImportError:  # an older Ray, whose clusters ask for a token only where RAY_AUTH_MODE is set
+        return
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
+def gpus_each(workers: int, tensor_parallel: int = 1) -> int:
+    """GPUs of a worker: `tensor_parallel` when the cluster has as many for each, 0 when it has none.
+
+    Raises TautError for a cluster too small: what was asked, what there is.
+    """
+    import ray
+
+    have = ray.cluster_resources()
+    cpus, gpus = int(have.get("CPU", 0)), int(have.get("GPU", 0))
+    if cpus < workers or 0 < gpus < workers * tensor_parallel:
+        most = min(cpus, gpus // tensor_parallel if gpus else cpus)
+        raise TautError(
+            f"rollout.workers={workers}: each takes a core, and "
+            f"{'a GPU' if tensor_parallel == 1 else f'{tensor_parallel} GPUs'} where there are any, but the Ray cluster has {cpus} "
+            f"cores and {gpus} GPUs; set rollout.workers={most} or less"
+        )
+    return tensor_parallel if gpus else 0
+
+
+def spawn(worker: type, gpus: int) -> Any:
+    """A new actor, somewhere on the cluster; it imports our packages from wherever the driver did."""
+    import ray
+
+    root = str(Path(__file__).resolve().parents[1])
+    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    env = {"PYTHONPATH": os.pathsep.join(paths)}
+    if not gpus:
+        env["OMP_NUM_THREADS"] = "1"
+    options = ray.remote(worker).options(
+        num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0, max_concurrency=4, runtime_env={"env_vars": env}
+    )
+    return options.remote()
+
+
+def no_room(workers: int, gpus: int) -> str:
+    """Why a worker's process cannot be placed now, in words; "" where there is room and it is only slow."""
+    import ray
+
+    free = ray.available_resources()
+    if free.get("CPU", 0) >= 1 and free.get("GPU", 0) >= gpus:
+        return ""
+    have, asked = ray.cluster_resources(), "1 core" + (f" and {gpus} GPUs on one node" if gpus else "")
+    return (
+        f"rollout.workers={workers}: no room for one of them in {PLACE_S:g} s: it takes {asked}, but of the cluster's "
+        f"{have.get('CPU', 0):g} cores and {have.get('GPU', 0):g} GPUs only {free.get('CPU', 0):g} and {free.get('GPU', 0):g} "
+        "are free; did a node go, or does another job hold them? Set rollout.workers lower, or wait for them"
+    )
+
+
+def check_versions(host: str, theirs: Mapping[str, str]) -> None:
+    """Raises TautError where a node's versions are not the driver's, naming all that differ."""
+    ours = versions()
+    if apart := [
+        f"{name} {theirs[name]} (here {ours[name]})" for name in ours if name in theirs and theirs[name] != ours[name]
+    ]:
+        raise TautError(
+            f"node {host}: {', '.join(apart)}: the driver and its workers must run the same; install it alike on every node"
+        )
+
+
+def stack_of(node: str, pid: int, file: int) -> str:
+    """The stacks of a worker's threads, wherever it runs; a line that says why where there are none."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    if node == ray.get_runtime_context().get_node_id():
+        text = dump_stack(pid, file)
+    else:
+        there = ray.remote(dump_stack).options(
+            num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+        )
+        try:
+            text = ray.get(there.remote(pid, file), timeout=20)
+        except Exception as error:  # the node is gone with it
+            text = f"no stack: {_line(error)}"
+    return text or "no stack: the process does not answer signals (stopped, or gone)"
+
+
+def _line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

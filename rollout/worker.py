@@ -1,0 +1,182 @@
+"""What runs in a rollout worker's process: an engine in a thread of its own, and a mailbox that never blocks on it.
+
+The driver puts commands (`put`), one at a time, and reads reports (`poll`): rollouts as they end, results of commands, and how
+far the engine's thread has got. A process that answers while its engine's thread stands still is therefore seen to be stuck.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import importlib.metadata
+import os
+import platform
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from rewards.errors import TautError
+from rollout.engine import EngineConfig, make_engine
+from rollout.types import Completion, Prompt
+from rollout.weights import Arrays, to_tensors
+
+PACKAGES = ("ray", "torch", "transformers", "vllm")
+IDLE_S = 0.02  # between two looks for more prompts where the engine has nothing to do
+Ended = tuple[int, int, Completion]  # the command's number, the prompt's position, what came of it
+Fed = tuple[int, Prompt]
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended: its number and value; or its error in words, and whether that is the user's (`refused`)."""
+
+    number: int
+    value: Any = None
+    error: str = ""
+    refused: bool = False
+
+
+@dataclass
+class Report:
+    """What happened since the last report. progress: grows with every step of the engine and every command."""
+
+    progress: int = 0
+    ended: list[Ended] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
+
+
+class Worker:
+    """A Ray actor with several threads: the engine's own, and Ray's for `put`, `feed` and `poll`."""
+
+    def __init__(self) -> None:
+        self.engine: Any = None
+        self._commands: SimpleQueue[tuple[int, str, tuple[Any, ...]]] = SimpleQueue()
+        self._fed: dict[int, list[Fed]] = {}  # by the command they are for, as is the next
+        self._closed: set[int] = set()
+        self._number = self._dropped = 0
+        self._report, self._changed = Report(), threading.Condition()
+        self._stack = tempfile.TemporaryFile("w+")  # noqa: SIM115 - until the process ends
+        faulthandler.register(signal.SIGUSR1, file=self._stack, all_threads=True)
+        threading.Thread(target=self._serve, name="engine", daemon=True).start()
+
+    def hello(self) -> dict[str, Any]:
+        """Who this is; answers as soon as the process is there. stack: the file that `dump_stack` reads."""
+        import ray
+
+        facts = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "stack": self._stack.fileno(),
+            "versions": versions(),
+        }
+        return facts | {"node": ray.get_runtime_context().get_node_id()}
+
+    def put(self, number: int, method: str, *args: Any) -> None:
+        """Have the engine's thread do `start`, `generate`, `load_weights` or `score`; its result comes with a report."""
+        self._commands.put((number, method, args))
+
+    def feed(self, number: int, prompts: Sequence[Fed], last: bool) -> None:
+        """More prompts for the `generate` of this number, which may be still on its way; last: no more will come."""
+        with self._changed:
+            self._fed.setdefault(number, []).extend(prompts)
+            if last:
+                self._closed.add(number)
+
+    def drop(self, number: int) -> None:
+        """Give up the `generate` of this number, which ends with an error at the engine's next step."""
+        self._dropped = number
+
+    def poll(self, wait_s: float, gather_s: float) -> Report:
+        """What happened since the last report; waits up to `wait_s` for something, then `gather_s` for more of it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._report.ended or self._report.results, wait_s)
+            if self._report.ended and not self._report.results:
+                self._changed.wait_for(lambda: self._report.results, gather_s)
+            report, self._report = self._report, Report(self._report.progress)
+        return report
+
+    def _serve(self) -> None:
+        while True:
+            number, method, args = self._commands.get()
+            self._number = number
+            try:
+                result = Result(number, getattr(self, "_" + method)(*args))
+            except TautError as error:
+                result = Result(number, error=str(error), refused=True)
+            except BaseException as error:
+                result = Result(number, error=f"{type(error).__name__}: {error}")
+            with self._changed:
+                self._report.progress += 1
+                self._report.results.append(result)
+                self._changed.notify_all()
+
+    def _start(self, config: EngineConfig, model_path: str, stop_ids: Sequence[int], index: int) -> dict[str, Any]:
+        """Make the engine, on the index-th of the cores this process may use; facts about it."""
+        cores = sorted(os.sched_getaffinity(0))
+        core = cores[index % len(cores)]
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = str(core)
+        self.engine = make_engine(config.model_copy(update={"workers": 0, "core": core}), model_path, stop_ids)
+        facts = ("name", "canary_tolerance", "max_model_len", "vocab_size")
+        return {"core": core} | {name: getattr(self.engine, name) for name in facts}
+
+    def _generate(self, prompts: Sequence[Fed], temperature: float, whole: bool) -> None:
+        """Complete these prompts and, unless they are the whole, those that are fed until the last."""
+        first, number = list(prompts), self._number
+
+        def more(idle: bool) -> list[Fed] | None:
+            nonlocal first
+            if self._dropped == number:
+                raise InterruptedError("dropped")
+            with self._changed:
+                self._report.progress += 1
+                given, first = first, []
+                given += self._fed.pop(number, [])
+                closed = whole or number in self._closed
+            if idle and not given and not closed:
+                time.sleep(IDLE_S)
+            return given if given or not closed else None
+
+        def ended(item: int, completion: Completion) -> None:
+            with self._changed:
+                self._report.ended.append((number, item, completion))
+                self._changed.notify_all()
+
+        self.engine.stream(more, ended, temperature)
+
+    def _load_weights(self, arrays: Arrays, version: int) -> None:
+        self.engine.load_weights(to_tensors(arrays), version)
+
+    def _score(self, ids: Sequence[int]) -> list[float]:
+        return self.engine.score(ids)
+
+
+def versions() -> dict[str, str]:
+    """Versions that driver and workers must share, of what is installed here."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def dump_stack(pid: int, file: int, wait_s: float = 2.0) -> str:
+    """The stacks of all threads of a worker on this machine, also of one that is stuck inside native code; "" where it does not
+    answer signals either. file: `stack` of its `hello`."""
+    path = Path(f"/proc/{pid}/fd/{file}")
+    try:
+        before = path.stat().st_size
+        os.kill(pid, signal.SIGUSR1)
+        until = time.monotonic() + wait_s
+        while path.stat().st_size == before and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(0.1)  # it is written line by line
+        return path.read_text(errors="replace")[before:]
+    except OSError:
+        return ""
