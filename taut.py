@@ -128,6 +128,13 @@ def report(arguments: list[str]) -> int:
     return main(arguments)
 
 
+def plan(arguments: list[str]) -> int:
+    """step time of a cluster before it is rented: run=RUN measure=true workers=1,8,64, or numbers of your own"""
+    from benchmarks.plan import main
+
+    return main(arguments)
+
+
 def check(arguments: list[str]) -> int:
     """can a wrong answer outscore a correct one: [recipe=NAME] [key=value ...] [--effort N]"""
     from trainers.checks import main
@@ -152,6 +159,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "search": search,
     "pareto": pareto,
     "report": report,
+    "plan": plan,
     "check": check,
     "methods": methods,
 }

@@ -7,6 +7,7 @@ its last bits may. Nothing is waited for without a deadline: a worker without pr
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import time
@@ -90,6 +91,7 @@ class RayPool:
         except BaseException:
             self.close()
             raise
+        gc.freeze()  # what is there by now stays; a full collection over it would hold up reports for a third of a second
         first = self.facts[0]
         self.name = f"{first['name']} x {config.workers}"
         self.canary_tolerance: float = first["canary_tolerance"]

@@ -32,7 +32,8 @@ class Sampler:
     def sample(self, requests: Sequence[Request], temperature: float | None = None) -> list[Rollout]:
         """One rollout a request, in order; `judge` them next. The verifier begins with each as soon as the engine gives it."""
         tokenizer = self.template.tokenizer
-        encoded = {text: self.template.encode(text) for r in requests for text in (r.prompt, r.train_prompt) if text}
+        texts = dict.fromkeys(text for r in requests for text in (r.prompt, r.train_prompt) if text)
+        encoded = {text: self.template.encode(text) for text in texts}
         prefixes = {p: tuple(tokenizer.encode(p, add_special_tokens=False)) for p in {r.prefix for r in requests} if p}
         prompts = []
         for r in requests:

@@ -155,6 +155,11 @@ class Trainer:
             log_disagreements(self.run.path / "verifier_audit.jsonl", progress.step + 1, audit)
             row |= {"max_tokens": progress.max_length, "sync_gap": sampled.gap, "events": self.engine.take_events()}
             row |= {"time/engine": round(sampled.seconds, 4), "time/verify": round(sampled.verify_seconds, 4)}
+            seconds, size = sampled.loaded
+            row |= {
+                "time/load": round(seconds, 4),
+                "time/load_mib_per_second": round(size / 2**20 / max(seconds, 1e-9), 1),
+            }
             if config.log.rollouts:
                 meta = {
                     "step": progress.step + 1,

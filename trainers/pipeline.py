@@ -49,13 +49,15 @@ class Snapshot:
 @dataclass(frozen=True)
 class Sampled:
     """The judged rollouts of a step, in the order asked. counts: of the verifier, for these alone. gap: nats between trainer and
-    engine on the canary after the last sync before them. seconds, verify_seconds: of the engine, and of judging after it."""
+    engine on the canary after the last sync before them. seconds, verify_seconds: of the engine, and of judging after it. loaded:
+    seconds and bytes of that sync."""
 
     rollouts: list[Rollout]
     counts: Counts
     gap: float
     seconds: float
     verify_seconds: float
+    loaded: tuple[float, int] = (0.0, 0)
 
 
 @dataclass
@@ -80,7 +82,7 @@ class Pipeline:
     ) -> None:
         self.sampler, self.canary, self.temperature = sampler, canary, temperature
         self.threaded, self.pinned, self.parts = threaded, pinned, parts
-        self.gap = 0.0
+        self.gap, self.loaded = 0.0, (0.0, 0)
         self._newest: Snapshot | None = None
         self._loaded: int | None = None  # version that the engine has from here
         self._steps: dict[int, _Task] = {}  # asked for and not yet taken
@@ -194,15 +196,16 @@ class Pipeline:
             sampler.judge(some)  # what is left of it: each rollout is judged from its end on
             seconds, verify_seconds = seconds + middle - start, verify_seconds + time.perf_counter() - middle
             rollouts += some
-        return Sampled(rollouts, sampler.verifier.take_counts(), self.gap, seconds, verify_seconds)
+        return Sampled(rollouts, sampler.verifier.take_counts(), self.gap, seconds, verify_seconds, self.loaded)
 
     def _load(self, wanted: Snapshot) -> None:
         if wanted.version != self._loaded:
-            self._loaded = None  # until the canary agrees
+            self._loaded, start = None, time.perf_counter()  # until the canary agrees
             self.gap = sync(
                 self.sampler.engine, wanted.weights, wanted.version, self.canary, lambda ids: list(wanted.scores)
             )
-            self._loaded = wanted.version
+            size = sum(tensor.nbytes for tensor in wanted.weights.values())
+            self._loaded, self.loaded = wanted.version, (time.perf_counter() - start, size)
 
 
 def _parts(requests: Sequence[Request], parts: int) -> list[Sequence[Request]]:
