@@ -187,6 +187,7 @@ def efficiency(model: Path, data: Path, rollouts: int, max_tokens: int, rounds: 
         target=_alone, args=(theirs, config, str(model), stops), daemon=True
     )
     alone.start()
+    theirs.close()  # so that its end is noticed
     pool = make_engine(config.model_copy(update={"workers": 1}), str(model), stops)
     rates: dict[str, list[float]] = {"alone": [], "pool": []}
     try:

@@ -128,12 +128,13 @@ def generate_by_stream(engine: LocalEngine, prompts: Sequence[Prompt], temperatu
     return [done[i] for i in range(len(prompts))]
 
 
-def make_engine(config: EngineConfig, model_path: str, stop_ids: Sequence[int]) -> Engine:
-    """An engine for the model in folder `model_path`; sampling a token of `stop_ids` ends a completion."""
+def make_engine(config: EngineConfig, model_path: str, stop_ids: Sequence[int], cluster: str | None = None) -> Engine:
+    """An engine for the model in folder `model_path`; sampling a token of `stop_ids` ends a completion.
+    cluster: see `rollout.cluster.connect`."""
     if config.workers > 0:
         from rollout.pool import RayPool
 
-        return RayPool(config, model_path, stop_ids)
+        return RayPool(config, model_path, stop_ids, cluster)
     name, why = choose_engine(config, model_path)
     log.info("engine: %s (%s)", name, why)
     if config.core is not None and not has_gpu():

@@ -67,7 +67,9 @@ class _Member:
 class RayPool:
     """See `rollout.engine.Engine`. `facts`: what each worker said of itself when it started (pid, node, core, ...)."""
 
-    def __init__(self, config: EngineConfig, model_path: str, stop_ids: Sequence[int]) -> None:
+    def __init__(
+        self, config: EngineConfig, model_path: str, stop_ids: Sequence[int], address: str | None = None
+    ) -> None:
         self.config = config
         self.version = 0
         self.temperature = config.temperature
@@ -82,7 +84,7 @@ class RayPool:
         self._canary: tuple[Sequence[int], list[float]] | None = None  # what a healthy worker scored since then
         self._schedule: Schedule | None = None
         self._take: Callable[[int, Completion], None] = lambda item, completion: None
-        self._owns_ray = cluster.connect(config.workers)
+        self._owns_ray = cluster.connect(config.workers, address)
         try:
             self._gpus = cluster.gpus_each(config.workers)
             for worker in range(config.workers):

@@ -133,7 +133,9 @@ def assemble(run: Run) -> Parts:
     canary = template.render(problems[0], config.sampling.told_budget(progress_at(run.step, config)))
     # Not from the checkpoint: a worker that is restarted later would find it gone. The weights come with the first sync.
     start = locate(config.model)
-    engine = make_engine(config.rollout, str(start if (start / "config.json").exists() else source), stops)
+    engine = make_engine(
+        config.rollout, str(start if (start / "config.json").exists() else source), stops, config.cluster
+    )
     sampler = Sampler(engine, template, Verifier(**vars(config.verifier)), stops, config.seed)
     return Parts(
         problems,

@@ -160,6 +160,10 @@ class TrainConfig(_Config):
     sampling_parts: int = Field(
         default=1, ge=1, description="mode=async: parts of a step that are sampled in turn, by the newest weights each"
     )
+    cluster: str | None = Field(
+        default=None,
+        description="Ray cluster for rollout.workers: auto, or HOST:PORT; None: RAY_ADDRESS, or one started here",
+    )
     strict: bool = Field(
         default=False, description="refuse a reward for which `taut check` finds a wrong rollout ahead of a correct one"
     )

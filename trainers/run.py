@@ -31,6 +31,7 @@ CHANGEABLE = (
     "checkpoint",
     "heldout",
     "alarms",
+    "cluster",
     "rollout.workers",
     "rollout.deadline_s",
     "rollout.core",
