@@ -60,20 +60,15 @@ def main(arguments: list[str] | None = None) -> int:
     notes = []
     for engine in options.engines.split(","):
         runs = {way: train(options.out, engine, *way, options.steps) for way in WAYS}
+        numbers = sorted({workers for _, workers in WAYS})
+        found, said = plan(
+            PlanConfig(run=str(runs["sync", 1]), measure=True, workers=numbers, max_staleness=STALENESS, steps=24)  # type: ignore[call-arg]
+        )
+        steps = {(of.mode, of.workers): predicted.step_s for of, predicted in found}
         for mode, workers in WAYS:
-            config = PlanConfig(
-                run=str(runs["sync", 1]),
-                measure=True,
-                workers=[workers],
-                mode=[mode],
-                max_staleness=STALENESS,
-                steps=24,
-            )  # type: ignore[arg-type]
-            ((_, found),), said = plan(config)
-            took = measured(runs[mode, workers])
-            rows.append(
-                [f"{engine}, {mode}", str(workers), f"{found.step_s:.2f}", f"{took:.2f}", f"{found.step_s / took:.2f}"]
-            )
+            predicted, took = steps[mode, workers], measured(runs[mode, workers])
+            name = f"{engine}, async K={STALENESS}" if mode == "async" else f"{engine}, {mode}"
+            rows.append([name, str(workers), f"{predicted:.2f}", f"{took:.2f}", f"{predicted / took:.2f}"])
         notes.append(f"{engine}: {said[0]}; {said[1]}")
     print(table(rows))
     print("\n".join(notes))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 from rewards.errors import TautError
 from rollout.worker import dump_stack, versions
 
+KNOCK_S = 15.0  # a head that was just started may need some seconds to listen
 PLACE_S = 60.0  # until a worker's process should be there; after that it is looked whether there is any room for it
 
 
@@ -29,6 +32,7 @@ def connect(workers: int, address: str | None = None) -> bool:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its new default; silences a warning
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
+        _knock(address)
         show_token()
         options["address"] = address
     else:
@@ -39,10 +43,7 @@ def connect(workers: int, address: str | None = None) -> bool:
             return True
         except ConnectionError as error:  # also Ray's "could not find any running Ray instance"
             ray.shutdown()
-            raise TautError(
-                f"cluster={address}: no Ray cluster answers there ({_line(error)}); start one with `ray start --head`, mend the "
-                "address (RAY_ADDRESS where none is given), or leave it out to start one on this machine"
-            ) from error
+            raise TautError(_silent(address, error)) from error
         except Exception as error:  # Ray raises a bare Exception when its processes are not up within 30 s
             ray.shutdown()
             if "ersion mismatch" in str(error):
@@ -55,6 +56,29 @@ def connect(workers: int, address: str | None = None) -> bool:
                     "stale? rollout.workers=0 does without Ray"
                 ) from error
     raise AssertionError("not reached")
+
+
+def _knock(address: str) -> None:
+    """Raises TautError where nothing listens at HOST:PORT; Ray itself would try for ten minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdigit():  # "auto", or a name that Ray knows
+        return
+    until = time.monotonic() + KNOCK_S
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > until:
+                raise TautError(_silent(address, error)) from error
+            time.sleep(0.5)
+
+
+def _silent(address: str | None, error: BaseException) -> str:
+    return (
+        f"cluster={address}: no Ray cluster answers there ({_line(error)}); start one with `ray start --head`, mend the "
+        "address (RAY_ADDRESS where none is given), or leave it out to start one on this machine"
+    )
 
 
 def show_token() -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,19 @@ def _main(arguments: list[str], log: str) -> None:
     os._exit(main(arguments))  # as a console script would end, without the forkserver's clean-up
 
 
-def launch(arguments: list[str], log: Path) -> Any:
+def hurried(arguments: list[str], log: str) -> None:
+    """`taut ARGUMENTS`; what it samples is given up a third of a second after Ctrl-C."""
+    from trainers import interrupt
+
+    interrupt.GRACE_S = 0.3
+    _main(arguments, log)
+
+
+def launch(arguments: list[str], log: Path, run: Callable[[list[str], str], None] = _main) -> Any:
     """`taut ARGUMENTS` in a process of its own; heavy modules are imported once, in the server that it is forked from."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    process = context.Process(target=_main, args=(arguments, str(log)))
+    process = context.Process(target=run, args=(arguments, str(log)))
     process.start()
     return process
 

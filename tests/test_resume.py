@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from taut import main
-from tests.runs import SMALL, assert_same_run, launch
+from tests.runs import SMALL, assert_same_run, hurried, launch
 
 pytestmark = pytest.mark.slow
 ENGINES = [
@@ -75,3 +75,32 @@ def test_ctrl_c_saves_and_says_how_to_resume(tmp_path: Path) -> None:
     assert json.loads((stopped / "status.json").read_text())["state"] == "interrupted"
     assert main(["train", f"resume={stopped}"]) == 0
     assert_same_run(whole, stopped)
+
+
+@pytest.mark.parametrize("mode", ["sync", "overlap", "async"])
+def test_ctrl_c_in_a_long_step_gives_it_up(tmp_path: Path, mode: str) -> None:
+    """The step samples for longer than it may: it is given up, and done again when the run is resumed."""
+    options = [*SMALL, "prompts=16", "sampling.samples=48", "sampling.max_tokens=320", "rollout.engine=transformers"]
+    options += ["steps=1", "checkpoint.every=100", "heldout.every=100", "micro_tokens=8000", f"mode={mode}"]
+    stopped, log = tmp_path / "stopped", tmp_path / "log.txt"
+    process = launch(["train", f"out={stopped}", *options], log, hurried)
+    while process.is_alive() and not (stopped / "status.json").exists():
+        time.sleep(0.02)
+    while process.is_alive() and "inversion check" not in log.read_text():
+        time.sleep(0.02)
+    time.sleep(1.0)  # into the first step
+    asked = time.monotonic()
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    took = time.monotonic() - asked
+    assert process.exitcode == 130 and took < 30, log.read_text()
+    assert not steps_done(stopped), "the step ended before it could be given up"
+    if mode == "overlap":
+        assert "goes on from the last checkpoint" in log.read_text()
+        return
+    assert (stopped / "checkpoints/step-000000/manifest.json").exists()
+    assert main(["train", f"resume={stopped}"]) == 0
+    if mode == "sync":
+        whole = tmp_path / "whole"
+        assert main(["train", f"out={whole}", *options]) == 0
+        assert_same_run(whole, stopped)

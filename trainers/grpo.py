@@ -33,7 +33,7 @@ from trainers.checks import inversion, uncorrected
 from trainers.config import to_mapping
 from trainers.console import Display
 from trainers.fill import fill_requests
-from trainers.interrupt import Interruptible
+from trainers.interrupt import Abandoned, Interruptible
 from trainers.monitor import (
     alarms,
     begin_step_audit,
@@ -62,6 +62,8 @@ class Trainer:
         self.tokenizer, self.updater, self.policy = parts.tokenizer, parts.updater, parts.updater.policy
         self.sampler, self.engine = parts.sampler, parts.sampler.engine
         mode, temperature = self.config.mode, self.config.rollout.temperature
+        self.patience = 20.0  # seconds that what is being sampled may take when the run is closed
+        self._untouched: dict[str, Any] | None = None  # states at the start of a step that has not trained yet
         self.ahead = {"sync": 0, "overlap": 1, "async": self.config.max_staleness}[mode]
         self.pipeline = Pipeline(
             self.sampler,
@@ -91,11 +93,16 @@ class Trainer:
             self._take_back()
             while self.step_number < config.steps and not stop.asked:
                 start = time.perf_counter()
-                row, rollouts = self.step()
-                self.step_number += 1
-                last = self.step_number == config.steps
-                if self.heldout and (last or self.step_number % config.heldout.every == 0):
-                    row |= self.test()
+                try:
+                    row, rollouts = self.step(stop)
+                    self.step_number += 1
+                    last = self.step_number == config.steps
+                    if self.heldout and (last or self.step_number % config.heldout.every == 0):
+                        with stop.sampling():
+                            row |= self.test()
+                except Abandoned:
+                    self._give_up()
+                    break
                 row = {"step": self.step_number, **row}
                 row["alarms"] = alarms(row, run.rows, config.alarms)
                 row |= self.display.take_seconds()
@@ -118,21 +125,24 @@ class Trainer:
         run.status("finished", step=self.step_number)
         return "finished"
 
-    def step(self) -> tuple[dict[str, Any], list[Rollout]]:
-        """One step of GRPO; the row of metrics and the rollouts."""
+    def step(self, stop: Interruptible) -> tuple[dict[str, Any], list[Rollout]]:
+        """One step of GRPO; the row of metrics and the rollouts. Raises Abandoned where it is given up."""
         config, phase = self.config, self.display.phase
         progress = self.progress()
         reward, plan = config.reward, config.sampling
-        self._monitor(progress)
+        self._untouched = {"reward": reward.state_dict(), "sampling": plan.state_dict()}
+        with stop.sampling():
+            self._monitor(progress)
         state = {"reward": reward.state_dict(), "sampling": plan.state_dict()}
 
         verifier = self.sampler.verifier
-        with phase("sample"):  # or wait for what was sampled while earlier steps trained
+        with phase("sample"), stop.sampling():  # or wait for what was sampled while earlier steps trained
             self._ask()
             sampled = self.pipeline.take(progress.step)
             rollouts = self._filled(sampled.rollouts, progress)
             plan.read_modes(rollouts)
             begun = begin_step_audit(verifier, rollouts, config.seed, progress.step + 1)
+        self._untouched = None
         age = staleness(rollouts, progress.step)
         assert age["staleness_max"] <= self.ahead, f"rollouts of step {progress.step} are too old: {age}"
         with phase("policy"):  # before the reward, for rewards that read the policy's entropy
@@ -176,6 +186,19 @@ class Trainer:
                     advantage,
                 )
         return row, rollouts
+
+    def _give_up(self) -> None:
+        """Stop in mid-sampling. Before a step's update nothing but its reward's watch has changed: undo that, and save. A held-out
+        test comes after it: the step is done again from the last checkpoint; so it is in `overlap`, where the weights that the
+        step was sampled by are gone."""
+        self.patience = 2.0
+        self.step_number -= self._untouched is None
+        if self._untouched is None or self.config.mode == "overlap":
+            self.display.say("given up; it goes on from the last checkpoint")
+            return
+        self.config.reward.load_state_dict(self._untouched["reward"])
+        self.config.sampling.load_state_dict(self._untouched["sampling"])
+        self.save()
 
     def progress(self) -> Progress:
         """Where the run stands, as rewards and plans see it."""
@@ -258,7 +281,7 @@ class Trainer:
 
     def close(self) -> None:
         """Stop sampling, engine and verifier."""
-        self.pipeline.close()
+        self.pipeline.close(self.patience)
         self.engine.close()
         self.sampler.verifier.close()
 
@@ -318,6 +341,8 @@ def train(run: Run) -> str:
         return trainer.train()
     except BaseException as error:
         state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        if trainer:
+            trainer.patience = 2.0
         run.status(state, step=trainer.step_number if trainer else run.step, error=str(error))
         raise
     finally:
