@@ -110,9 +110,26 @@ def gpus_each(workers: int, tensor_parallel: int = 1) -> int:
     return tensor_parallel if gpus else 0
 
 
-def spawn(worker: type, gpus: int) -> Any:
-    """A new actor, somewhere on the cluster; it imports our packages from wherever the driver did."""
+def reserve(workers: int, gpus: int) -> Any:
+    """A placement group with a core, and `gpus` GPUs of one node, for each worker; Ray gives a bundle whose node dies another
+    place as soon as there is one."""
+    from ray.util import placement_group
+
+    bundle = {"CPU": 1.0} | ({"GPU": float(gpus)} if gpus else {})
+    return placement_group([dict(bundle) for _ in range(workers)], strategy="PACK")
+
+
+def release(group: Any) -> None:
+    """Give the places back."""
+    from ray.util import remove_placement_group
+
+    remove_placement_group(group)
+
+
+def spawn(worker: type, group: Any, index: int, gpus: int) -> Any:
+    """A new actor in the index-th place of a group; it imports our packages from wherever the driver did."""
     import ray
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
     root = str(Path(__file__).resolve().parents[1])
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
@@ -120,19 +137,26 @@ def spawn(worker: type, gpus: int) -> Any:
     if not gpus:
         env["OMP_NUM_THREADS"] = "1"
     options = ray.remote(worker).options(
-        num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0, max_concurrency=4, runtime_env={"env_vars": env}
+        num_cpus=1,
+        num_gpus=gpus,
+        max_restarts=0,
+        max_task_retries=0,
+        max_concurrency=4,
+        runtime_env={"env_vars": env},
+        scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
     )
     return options.remote()
 
 
-def no_room(workers: int, gpus: int) -> str:
-    """Why a worker's process cannot be placed now, in words; "" where there is room and it is only slow."""
+def no_room(group: Any, workers: int, gpus: int) -> str:
+    """Why a worker's process has no place now, in words; "" where it has one and is only slow."""
     import ray
+    from ray.util import placement_group_table
 
-    free = ray.available_resources()
-    if free.get("CPU", 0) >= 1 and free.get("GPU", 0) >= gpus:
+    if placement_group_table(group)["state"] == "CREATED":
         return ""
-    have, asked = ray.cluster_resources(), "1 core" + (f" and {gpus} GPUs on one node" if gpus else "")
+    have, free = ray.cluster_resources(), ray.available_resources()
+    asked = "1 core" + (f" and {gpus} GPUs on one node" if gpus else "")
     return (
         f"rollout.workers={workers}: no room for one of them in {PLACE_S:g} s: it takes {asked}, but of the cluster's "
         f"{have.get('CPU', 0):g} cores and {have.get('GPU', 0):g} GPUs only {free.get('CPU', 0):g} and {free.get('GPU', 0):g} "

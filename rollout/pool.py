@@ -84,9 +84,11 @@ class RayPool:
         self._canary: tuple[Sequence[int], list[float]] | None = None  # what a healthy worker scored since then
         self._schedule: Schedule | None = None
         self._take: Callable[[int, Completion], None] = lambda item, completion: None
+        self._group: Any = None  # the workers' places
         self._owns_ray = cluster.connect(config.workers, address)
         try:
             self._gpus = cluster.gpus_each(config.workers)
+            self._group = cluster.reserve(config.workers, self._gpus)
             for worker in range(config.workers):
                 self._members.append(self._spawn(worker))
             self._pump(self._busy)
@@ -163,7 +165,9 @@ class RayPool:
 
         if ray.is_initialized():
             self._each(lambda member: ray.kill(member.actor))
-            self._weights = None
+            if self._group is not None:
+                cluster.release(self._group)
+            self._weights = self._group = None
             if self._owns_ray:
                 ray.shutdown()
         self._members, self._owns_ray = [], False
@@ -231,7 +235,8 @@ class RayPool:
         except RayTaskError as error:
             return self._replace(worker, f"{type(error.cause).__name__}: {error.cause}")
         except RayError as error:  # died, unreachable, out of memory
-            return self._replace(worker, f"{type(error).__name__}: {str(error).strip().splitlines()[0].rstrip('.')}")
+            said = [line.strip().rstrip(".") for line in str(error).splitlines() if line.strip().startswith("The ")]
+            return self._replace(worker, f"{type(error).__name__}: {'; '.join(said) or str(error).strip()}")
         member.awaited = member.actor.poll.remote(POLL_S, GATHER_S + GATHER_EACH_S * len(self._members))
         if not isinstance(answer, Report):  # `hello`
             cluster.check_versions(answer["host"], answer.pop("versions", {}))
@@ -274,7 +279,7 @@ class RayPool:
     def _overdue(self, worker: int) -> None:
         member = self._members[worker]
         if not member.here:
-            if lacking := cluster.no_room(self.config.workers, self._gpus):
+            if lacking := cluster.no_room(self._group, self.config.workers, self._gpus):
                 raise TautError(lacking)
             if self._watch.limit(worker) < START_DEADLINE_S:  # there is room: the machine is only slow
                 self._watch.expect(worker, START_DEADLINE_S, time.monotonic())
@@ -316,7 +321,7 @@ class RayPool:
             self._replace(worker, f"its canary is {gap:.3g} nats from the others' after the restart")
 
     def _spawn(self, worker: int) -> _Member:
-        actor = cluster.spawn(Worker, self._gpus)
+        actor = cluster.spawn(Worker, self._group, worker, self._gpus)
         member = _Member(actor, actor.hello.remote())
         member.todo.append(
             _Command("start", (*self._make, worker), lambda facts: self.facts[worker].update(facts), True)
