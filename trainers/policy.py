@@ -8,8 +8,9 @@ at a time, and each chunk is computed again in the backward pass instead of bein
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from rewards.errors import TautError
 
 MAX_LOGITS = 2**27  # elements of one float32 chunk of logits (512 MiB): caps `logit_chunk` for large vocabularies
+Measure = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -74,6 +76,7 @@ class Policy:
         self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
         self.logit_scale: float = getattr(config, "logit_scale", None) or 1.0
         self.logit_scale /= getattr(config, "logits_scaling", None) or 1.0
+        self.compute: Callable[..., tuple[Tensor, ...]] = self._compute  # trainers.sharding puts its own around it
         self.chunk = max(1, min(logit_chunk, MAX_LOGITS // max(1, config.vocab_size)))
         self._check_head()
 
@@ -163,26 +166,34 @@ class Policy:
         position = torch.tensor(starts, dtype=torch.long)[row] + column
         target = ids[row, position].to(device)
         row, column, ids, mask = row.to(device), column.to(device), ids.to(device), mask.to(device)
+        measure = partial(self._chunk, temperature=temperature, entropy=entropy, untempered=entropy_untempered)
+        probe = partial(self._probes, starts=starts, lengths=lengths, probes=probes, temperature=temperature)
 
         with torch.set_grad_enabled(grad):
-            hidden = self.body(input_ids=ids, use_cache=False)[0]
-            flat = hidden[row, position.to(device) - 1]
-            chunks = [
-                self._chunk(h, t, temperature, entropy, entropy_untempered, entropy_grad)
-                for h, t in zip(flat.split(self.chunk), target.split(self.chunk), strict=True)
-            ]
+            flat = self.compute(
+                ids, row, position.to(device) - 1, target, partial(measure, entropy_grad=entropy_grad), probe
+            )
 
-            def spread(k: int) -> Tensor:
-                flat = torch.cat([c[k] for c in chunks])
-                return flat.new_zeros(mask.shape).index_put((row, column), flat)
+            def spread(values: Tensor) -> Tensor:
+                return values.new_zeros(mask.shape).index_put((row, column), values)
 
             return TokenPass(
-                log_prob=spread(0),
+                log_prob=spread(flat[0]),
                 mask=mask,
-                entropy=spread(1) if entropy else None,
-                entropy_untempered=spread(2) if entropy_untempered else None,
-                probes=self._probes(hidden, starts, lengths, probes, temperature) if probes else None,
+                entropy=spread(flat[1]) if entropy else None,
+                entropy_untempered=spread(flat[2]) if entropy_untempered else None,
+                probes=flat[3] if probes else None,
             )
+
+    def _compute(
+        self, ids: Tensor, row: Tensor, position: Tensor, target: Tensor, measure: Measure, probe: Callable[..., Tensor]
+    ) -> tuple[Tensor, ...]:
+        """All that reads weights: log_prob, entropy and untempered entropy (n,) of the tokens `target` that follow the hidden
+        states at (row, position) (n,), and the probes (B, K). Sharded weights are whole only while it runs."""
+        hidden = self.body(input_ids=ids, use_cache=False)[0]
+        flat = hidden[row, position]
+        chunks = [measure(h, t) for h, t in zip(flat.split(self.chunk), target.split(self.chunk), strict=True)]
+        return (*(torch.cat(columns) for columns in zip(*chunks, strict=True)), probe(hidden))
 
     def score(self, ids: Sequence[int], temperature: float = 1.0) -> list[float]:
         """Log-probs (nats) of ids[1:], each given all before it; len(ids) - 1 numbers. For the canary after a weight
@@ -241,10 +252,12 @@ class Policy:
         temperature: float,
     ) -> Tensor:
         """(B, K) log-probs of the probes; NaN where a response is too short to have the position."""
+        if not probes:
+            return hidden.new_zeros((len(starts), 0))
         start = torch.tensor(starts, device=hidden.device)[:, None]
         length = torch.tensor(lengths, device=hidden.device)[:, None]
         offset = torch.tensor([p for p, _ in probes], device=hidden.device)[None]
-        token = torch.tensor([t for _, t in probes], device=hidden.device)
+        token = torch.tensor([t for _, t in probes], dtype=torch.long, device=hidden.device)
         index = (start + offset - 1).clamp(max=hidden.shape[1] - 1)
         at = hidden.gather(1, index[:, :, None].expand(-1, -1, hidden.shape[2]))
         log_p = torch.log_softmax(self._logits(at) / temperature, dim=-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from trainers.config import TrainConfig
 from trainers.objectives.data import MiniBatch
 from trainers.objectives.parts import Tally
 from trainers.optim import MasterAdamW, lr_at
-from trainers.policy import Policy, TokenPass, micro_batches
+from trainers.policy import Policy, TokenPass
+from trainers.share import Share
 
 PHASES = ("all", "think", "answer")
 TEMPERED = frozenset({"entropy_temperature", *(f"entropy_{phase}" for phase in PHASES)})
@@ -40,7 +41,11 @@ class Scored:
 
 @dataclass
 class Updater:
-    """A policy, its optimiser and, for a KL term, a frozen reference. `think_end`: token id of `</think>`, if there is one."""
+    """A policy, its optimiser and, for a KL term, a frozen reference. `think_end`: token id of `</think>`, if there is one.
+
+    share: with other ranks, each of which has an updater of its own over the same sharded weights. All are called alike, with
+    the whole step, and all return what the whole step gives.
+    """
 
     policy: Policy
     optimizer: MasterAdamW
@@ -48,6 +53,8 @@ class Updater:
     reference: Policy | None = None
     think_end: int | None = None
     probe_ids: tuple[tuple[int, int], ...] = ()
+    share: Share = field(default_factory=Share)
+    done: int = 0  # micro-batches so far: what shows that it is alive
 
     def measure(self, rollouts: Sequence[Rollout], needs: frozenset[str]) -> tuple[dict[str, Any], list[Tensor] | None]:
         """What must be known of the policy before rewards are: (columns for the batch, old log-probs by rollout).
@@ -92,7 +99,7 @@ class Updater:
                 losses.append(self._backward(rows, scored, tally))
                 norms.append(self.optimizer.update(lr, config.optim.grad_clip))  # not finite: nothing has moved
         means = {name: float(np.mean(v)) if v else 0.0 for name, v in (("loss", losses), ("grad_norm", norms))}
-        return {"lr": lr, "updates": len(losses), **means, **tally.means()}
+        return {"lr": lr, "updates": len(losses), **means, **Tally.of(self.share.all(tally.on_cpu())).means()}
 
     def _backward(self, rows: np.ndarray, scored: Scored, tally: Tally) -> float:
         """Add up the gradient of one mini-batch, the rollouts at `rows`; its loss."""
@@ -118,8 +125,11 @@ class Updater:
         )
         plan, total = objective.plan(data), 0.0
         for micro_rows in self._split(chosen):
-            some = [chosen[i] for i in micro_rows]
             wanted = "entropy" in objective.needs
+            if not micro_rows:
+                self._keep_company(self.policy, chosen, entropy=True, entropy_grad=wanted, grad=True)
+                continue
+            some = [chosen[i] for i in micro_rows]
             out = self._forward(self.policy, some, probes=True, entropy=True, entropy_grad=wanted, grad=True)
             micro = data.micro(micro_rows, out.log_prob, out.entropy, out.probes)
             if old is None:  # on-policy: the old policy is this one
@@ -128,12 +138,20 @@ class Updater:
             loss.backward()
             tally.add(diagnostics)
             total += float(loss.detach())
-        return total
+        return sum(self.share.all(total))
 
     def _split(self, rollouts: Sequence[Rollout]) -> list[list[int]]:
-        return micro_batches([len(r.prompt_ids) + len(r.token_ids) for r in rollouts], self.config.micro_tokens)
+        return self.share.split([len(r.prompt_ids) + len(r.token_ids) for r in rollouts], self.config.micro_tokens)
+
+    def _keep_company(self, policy: Policy, rollouts: Sequence[Rollout], **options: bool) -> None:
+        """Where other ranks have one more micro-batch: the same exchange of weights, and a gradient of nothing."""
+        shortest = min(rollouts, key=lambda r: len(r.prompt_ids) + len(r.token_ids))
+        out = self._forward(policy, [shortest], probes=False, **options)
+        if options.get("grad"):
+            (out.log_prob.sum() * 0.0).backward()
 
     def _forward(self, policy: Policy, rollouts: Sequence[Rollout], probes: bool, **options: bool) -> TokenPass:
+        self.done += 1
         prompts, responses = [r.prompt_ids for r in rollouts], [r.token_ids for r in rollouts]
         named = self.probe_ids if probes else ()
         return policy.log_probs(prompts, responses, self.config.rollout.temperature, probes=named, **options)
@@ -142,8 +160,12 @@ class Updater:
         self, policy: Policy, rollouts: Sequence[Rollout], probes: bool = False, **options: bool
     ) -> list[dict[str, Tensor]]:
         """A pass without gradient over all rollouts; per rollout log_prob and entropies (T_i,), probes (K,)."""
-        rows: list[dict[str, Tensor]] = [{} for _ in rollouts]
+        rows: dict[int, dict[str, Tensor]] = {}
         for micro_rows in self._split(rollouts):
+            if not micro_rows:
+                self._keep_company(policy, rollouts, **options)
+                continue
+            rows |= {i: {} for i in micro_rows}
             out = self._forward(policy, [rollouts[i] for i in micro_rows], probes, **options)
             for name in ("log_prob", "entropy", "entropy_untempered"):
                 if (values := getattr(out, name)) is not None:
@@ -152,7 +174,8 @@ class Updater:
             if out.probes is not None:
                 for i, row in zip(micro_rows, out.probes, strict=True):
                     rows[i]["probes"] = row.cpu()
-        return rows
+        everywhere = {i: row for part in self.share.all(rows) for i, row in part.items()}
+        return [everywhere[i] for i in range(len(rollouts))]
 
 
 def _phases(token_ids: Sequence[int], entropy: Tensor, think_end: int | None) -> tuple[float, float, float]:

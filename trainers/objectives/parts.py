@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -149,6 +150,18 @@ class Tally:
                 self.totals[name] = (torch.maximum(self.totals[name][0], value), count)
             else:
                 self.totals[name] = (self.totals[name][0] + value, self.totals[name][1] + count)
+
+    @classmethod
+    def of(cls, parts: Sequence[Diagnostics]) -> Tally:
+        """The tally of several that were taken apart."""
+        tally = cls()
+        for part in parts:
+            tally.add(part)
+        return tally
+
+    def on_cpu(self) -> Diagnostics:
+        """The totals as they may travel to another process."""
+        return {name: (value.cpu(), count.cpu()) for name, (value, count) in self.totals.items()}
 
     def means(self) -> dict[str, float]:
         """sum / count by name (the maximum for "_max"); 0 where nothing was counted."""
