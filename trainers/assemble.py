@@ -23,10 +23,8 @@ from rollout.sync import Canary
 from rollout.types import Problem
 from trainers.checks import refuse_without_think_end
 from trainers.config import TrainConfig
-from trainers.optim import make_optimizer
-from trainers.policy import Policy
+from trainers.learner import Learner, foreign, make_learner, start_of
 from trainers.run import Run
-from trainers.update import Updater
 
 
 @dataclass
@@ -39,7 +37,7 @@ class Parts:
     digest: str
     heldout: list[Problem]
     tokenizer: Any
-    updater: Updater
+    learner: Learner
     sampler: Sampler
     canary: Canary
     warnings: list[str]
@@ -114,28 +112,22 @@ def assemble(run: Run) -> Parts:
     think_end = tokenizer.convert_tokens_to_ids("</think>")
     think_end = None if think_end == tokenizer.unk_token_id else think_end
     refuse_without_think_end(config, think_end)
-    policy = Policy.load(source, dtype=config.dtype)
-    reference = None
-    if "ref_log_prob" in config.objective.needs:
-        reference = Policy.load(locate(config.kl_reference or config.model), dtype=config.dtype)
-    updater = Updater(
-        policy=policy,
-        optimizer=make_optimizer(policy.model, config.optim),
-        config=config,
-        reference=reference,
-        think_end=think_end,
-        probe_ids=tuple((position, _one_token(tokenizer, text)) for position, text in config.objective.probe_tokens),
-    )
-    if run.source and run.state:
-        _restore(run.source, run.state, config, updater)
-    stops, warnings = stop_ids(tokenizer, policy.model.config, policy.model.generation_config)
-    template = PromptTemplate(tokenizer, config.prompt.template, config.prompt.system)
-    canary = template.render(problems[0], config.sampling.told_budget(progress_at(run.step, config)))
-    # Not from the checkpoint: a worker that is restarted later would find it gone. The weights come with the first sync.
-    start = locate(config.model)
-    engine = make_engine(
-        config.rollout, str(start if (start / "config.json").exists() else source), stops, config.cluster
-    )
+    probes = tuple((position, _one_token(tokenizer, text)) for position, text in config.objective.probe_tokens)
+    learner = make_learner(start_of(config, run.source, think_end=think_end, probe_ids=probes))
+    try:
+        if run.source and run.state:
+            learner.restore(run.source)
+            _restore(run.source, run.state, config)
+        stops, warnings = stop_ids(tokenizer, learner.model_config, learner.generation_config)
+        template = PromptTemplate(tokenizer, config.prompt.template, config.prompt.system)
+        canary = template.render(problems[0], config.sampling.told_budget(progress_at(run.step, config)))
+        # Not from the checkpoint: a worker that is restarted later would find it gone. The weights come with the first sync.
+        start = locate(config.model)
+        folder = str(start if (start / "config.json").exists() else source)
+        engine = make_engine(config.rollout, folder, stops, config.cluster)
+    except BaseException:
+        learner.close()
+        raise
     sampler = Sampler(engine, template, Verifier(**vars(config.verifier)), stops, config.seed)
     return Parts(
         problems,
@@ -143,7 +135,7 @@ def assemble(run: Run) -> Parts:
         made_of,
         heldout,
         tokenizer,
-        updater,
+        learner,
         sampler,
         Canary(template.encode(canary)),
         told + warnings,
@@ -156,15 +148,12 @@ def digest(problems: list[Problem]) -> str:
     return hashlib.sha256(json.dumps(rows, default=str).encode()).hexdigest()
 
 
-def _restore(source: Path, state: dict[str, Any], config: TrainConfig, updater: Updater) -> None:
+def _restore(source: Path, state: dict[str, Any], config: TrainConfig) -> None:
     try:
-        saved = torch.load(source / "trainer.pt", map_location="cpu", weights_only=True)
-        updater.optimizer.load_state_dict(saved["optimizer"])
-        torch.set_rng_state(saved["torch_rng"])
         config.reward.load_state_dict(state["reward"])
         config.sampling.load_state_dict(state["sampling"])
     except (KeyError, ValueError, RuntimeError) as error:
-        raise TautError(f"{source}: not a checkpoint of this run ({error}); remove it, or start a new run") from error
+        raise foreign(source, error) from error
 
 
 def _one_token(tokenizer: Any, text: str) -> int:

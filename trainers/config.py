@@ -93,6 +93,18 @@ class VerifierConfig(_Config):
         return self
 
 
+class TrainerConfig(_Config):
+    """Where the policy is trained: in this process, or spread over ranks with FSDP2 (`trainers.ranks`)."""
+
+    ranks: int = Field(
+        default=0, ge=0, description="0: in this process; N: N Ray actors that share the model, a GPU or a core each"
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="keep only each layer's input for the backward pass: less memory, a third more work"
+    )
+    deadline_s: float = Field(default=600.0, gt=0, description="longest that the ranks may be without any progress")
+
+
 class HeldoutConfig(_Config):
     """Tests during training, on problems that are not trained on, at the training temperature."""
 
@@ -176,6 +188,7 @@ class TrainConfig(_Config):
     rollout: EngineConfig = EngineConfig()
     verifier: VerifierConfig = VerifierConfig()
     optim: OptimConfig = OptimConfig()
+    trainer: TrainerConfig = TrainerConfig()
     mini_batches: int = Field(default=1, ge=1, description="optimiser updates a step; groups stay whole")
     micro_tokens: int = Field(default=32768, ge=1, description="most padded tokens in one forward pass")
     drop_zero_signal: bool = Field(

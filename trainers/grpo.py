@@ -16,8 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rewards.base import Scores
 from rewards.batch import Batch
 from rewards.inversion import Witness
@@ -59,7 +57,7 @@ class Trainer:
         parts = assemble(run)
         self.problems, self.heldout, self.warnings = parts.problems, parts.heldout, parts.warnings
         self.loaded, self.digest = parts.loaded, parts.digest
-        self.tokenizer, self.updater, self.policy = parts.tokenizer, parts.updater, parts.updater.policy
+        self.tokenizer, self.learner = parts.tokenizer, parts.learner
         self.sampler, self.engine = parts.sampler, parts.sampler.engine
         mode, temperature = self.config.mode, self.config.rollout.temperature
         self.patience = 20.0  # seconds that what is being sampled may take when the run is closed
@@ -89,7 +87,7 @@ class Trainer:
             say = self.display.warn if isinstance(finding, Witness) else self.display.say
             say(f"inversion check: {finding}")
             with self.display.phase("sync"):
-                self.pipeline.publish(self.policy, self.step_number)
+                self.pipeline.publish(self.learner, self.step_number)
             self._take_back()
             while self.step_number < config.steps and not stop.asked:
                 start = time.perf_counter()
@@ -146,17 +144,17 @@ class Trainer:
         age = staleness(rollouts, progress.step)
         assert age["staleness_max"] <= self.ahead, f"rollouts of step {progress.step} are too old: {age}"
         with phase("policy"):  # before the reward, for rewards that read the policy's entropy
-            columns, old = self.updater.measure(rollouts, reward.needs | config.advantage.needs)
+            columns, old = self.learner.measure(rollouts, reward.needs | config.advantage.needs)
         batch = to_batch(rollouts, **columns)
         with phase("reward"):
             scores = self._filter(batch, reward.score(batch, progress))
             advantage = config.advantage(batch, scores, progress)
         with phase("update"):
-            updated = self.updater.update(Scored(rollouts, batch, scores, advantage, old), progress.step)
+            updated = self.learner.update(Scored(rollouts, batch, scores, advantage, old), progress.step)
         reward.observe(batch, progress)
         plan.observe(batch, progress)
         with phase("sync"):
-            self.pipeline.publish(self.policy, progress.step + 1)
+            self.pipeline.publish(self.learner, progress.step + 1)
 
         with phase("log"):
             row = rollout_metrics(batch, rollouts) | score_metrics(batch, scores, advantage) | updated
@@ -268,11 +266,7 @@ class Trainer:
         }
 
         def fill(folder: Path) -> None:
-            self.policy.save(folder / "model", self.tokenizer)
-            torch.save(
-                {"optimizer": self.updater.optimizer.state_dict(), "torch_rng": torch.get_rng_state()},
-                folder / "trainer.pt",
-            )
+            self.learner.save(folder, self.tokenizer)
             if pending := self.pipeline.pending():
                 write_pending(folder / "pending.parquet", pending)
 
@@ -280,10 +274,11 @@ class Trainer:
             checkpoint.save(self.run.path, self.step_number, state, fill, config.checkpoint.keep)
 
     def close(self) -> None:
-        """Stop sampling, engine and verifier."""
+        """Stop sampling, engine, verifier and learner."""
         self.pipeline.close(self.patience)
         self.engine.close()
         self.sampler.verifier.close()
+        self.learner.close()
 
     def _filter(self, batch: Batch, scores: Scores) -> Scores:
         """Leave out the groups without signal where asked to; decided on raw verdicts, never on shaped rewards."""
@@ -316,13 +311,12 @@ class Trainer:
         """RUN/model: the last weights as a Hugging Face folder, whole or not at all."""
         final, temporary = self.run.path / "model", self.run.path / ".model.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
-        self.policy.save(temporary, self.tokenizer)
+        self.learner.export(temporary, self.tokenizer)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
 
     def _banner(self) -> str:
-        config, model = self.config, self.policy.model
-        size = sum(p.numel() for p in model.parameters())
+        config, size = self.config, self.learner.parameters
         where = f"from step {self.step_number}" if self.step_number else "from the start"
         kept = ""
         if config.difficulty is not None:

@@ -34,7 +34,7 @@ from rollout.sampler import Sampler
 from rollout.sync import Canary, sync
 from rollout.types import Request, Rollout
 from trainers.config import TrainConfig
-from trainers.policy import Policy
+from trainers.learner import Learner
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,12 @@ class Pipeline:
             )
             self._thread.start()
 
-    def publish(self, policy: Policy, version: int) -> None:
+    def publish(self, learner: Learner, version: int) -> None:
         """New weights: what begins from now on is sampled by them, unless it is pinned to older ones."""
-        weights = policy.weights()
+        weights = learner.weights()
         if self.threaded:  # the optimiser goes on while the engine may still be reading
             weights = {name: tensor.clone() for name, tensor in weights.items()}
-        self._newest = Snapshot(version, weights, policy.score(self.canary.ids, self.temperature))
+        self._newest = Snapshot(version, weights, learner.score(self.canary.ids, self.temperature))
         if not self.threaded:
             self._load(self._newest)
 

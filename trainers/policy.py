@@ -8,7 +8,7 @@ at a time, and each chunk is computed again in the backward pass instead of bein
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -204,11 +204,13 @@ class Policy:
         """Every weight under its Hugging Face name, tied ones once; detached views, not copies."""
         return {name: p.detach() for name, p in self.model.named_parameters()}
 
-    def save(self, path: str | Path, tokenizer: Any | None = None) -> None:
+    def save(
+        self, path: str | Path, tokenizer: Any | None = None, weights: Mapping[str, Tensor] | None = None
+    ) -> None:
         """Write a Hugging Face folder (config, generation_config, safetensors, tokenizer) that transformers and vLLM
-        load."""
+        load. weights: in place of the model's own, where those are spread over ranks."""
         folder = Path(path)
-        self.model.save_pretrained(folder)
+        self.model.save_pretrained(folder, state_dict=dict(weights) if weights is not None else None)
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
         _readable_by_older_versions(folder)

@@ -35,6 +35,7 @@ CHANGEABLE = (
     "rollout.workers",
     "rollout.deadline_s",
     "rollout.core",
+    "trainer",
 )
 # What it may be given anew, and must then be said: the problems. State goes by their ids and is kept; they are drawn in the
 # order of the new set from where the run stands.

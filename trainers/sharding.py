@@ -112,6 +112,31 @@ def load_shards(folder: Path, policy: Policy, optimizer: MasterAdamW) -> None:
             p.copy_(master)
 
 
+def read_whole(saved: dict[str, Any], policy: Policy, optimizer: MasterAdamW) -> None:
+    """Take the state of an optimiser that was whole (`MasterAdamW.state_dict`): each rank its part. Raises KeyError, ValueError."""
+    state = state_of(policy, optimizer)
+    names = [name.removeprefix("exp_avg.") for name in state if name.startswith("exp_avg.")]
+    if set(saved["state"]) not in ({*range(len(names))}, set()):
+        raise ValueError(f"moments of {len(saved['state'])} parameters, the model has {len(names)}")
+    with torch.no_grad():
+        for i, moments in saved["state"].items():
+            for moment in MOMENTS:
+                _fill(state[f"{moment}.{names[i]}"], moments[moment])
+        for name, master in zip(names, saved["masters"] or [], strict=bool(saved["masters"])):
+            _fill(state[f"model.{name}"], master)
+
+
+def _fill(tensor: Tensor, values: Tensor) -> None:
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if tensor.shape != values.shape:
+        raise ValueError(f"{tuple(values.shape)} where the model has {tuple(tensor.shape)}")
+    if isinstance(tensor, DTensor):
+        values = values.to(tensor.to_local().device)
+        values = distribute_tensor(values, tensor.device_mesh, tensor.placements, src_data_rank=None)
+    tensor.copy_(values)
+
+
 def _together() -> bool:
     from torch import distributed
 

@@ -1,0 +1,181 @@
+"""What learns: the policy with its optimiser, in this process or as one of the ranks that share a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from rewards.errors import TautError
+from rollout.paths import locate
+from rollout.types import Rollout
+from trainers.config import TrainConfig
+from trainers.optim import make_optimizer
+from trainers.policy import DTYPES, Policy
+from trainers.share import Share
+from trainers.sharding import load_shards, read_whole, save_shards, shard, state_of, whole
+from trainers.update import Scored, Updater
+
+Measured = tuple[dict[str, Any], list[Tensor] | None]
+
+
+class Learner(Protocol):
+    """The policy as the loop sees it. model_config, generation_config: of transformers. parameters: how many there are."""
+
+    model_config: Any
+    generation_config: Any
+    parameters: int
+
+    def measure(self, rollouts: Sequence[Rollout], needs: frozenset[str]) -> Measured:
+        """See `Updater.measure`."""
+        ...
+
+    def update(self, scored: Scored, step: int) -> dict[str, float]:
+        """See `Updater.update`."""
+        ...
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Every weight under its Hugging Face name, as the engines need it; views where it is whole in this process."""
+        ...
+
+    def score(self, ids: Sequence[int], temperature: float = 1.0) -> list[float]:
+        """See `Policy.score`."""
+        ...
+
+    def save(self, folder: Path, tokenizer: Any) -> None:
+        """Write into a checkpoint's folder all that `restore` needs, the model folder `model` among it."""
+        ...
+
+    def restore(self, folder: Path) -> None:
+        """Take back what `save` wrote, by any number of ranks. Raises TautError for what is of another run."""
+        ...
+
+    def export(self, folder: Path, tokenizer: Any) -> None:
+        """Write the weights as a Hugging Face folder."""
+        ...
+
+    def close(self) -> None:
+        """Give processes back."""
+        ...
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a learner is made from. model: the folder that its weights come from. think_end, probe_ids: see Updater."""
+
+    config: TrainConfig
+    model: Path
+    think_end: int | None = None
+    probe_ids: tuple[tuple[int, int], ...] = ()
+
+
+class LocalLearner:
+    """See Learner. share and mesh: as one of several ranks, all of which are then called alike; weights are rank 0's."""
+
+    def __init__(self, start: Start, share: Share | None = None, mesh: Any = None, device: str = "auto") -> None:
+        config, self.share, self.mesh = start.config, share or Share(), mesh
+        self.policy, self.dtype = self._load(start.model, config, device)
+        reference = None
+        if "ref_log_prob" in config.objective.needs:
+            reference = self._load(locate(config.kl_reference or config.model), config, device)[0]
+        self.model_config = self.policy.model.config
+        self.generation_config = self.policy.model.generation_config
+        self.parameters = sum(p.numel() for p in self.policy.model.parameters())
+        self.updater = Updater(
+            policy=self.policy,
+            optimizer=make_optimizer(self.policy.model, config.optim),
+            config=config,
+            reference=reference,
+            think_end=start.think_end,
+            probe_ids=start.probe_ids,
+            share=self.share,
+        )
+        self.measure, self.update = self.updater.measure, self.updater.update
+
+    def _load(self, folder: Path, config: TrainConfig, device: str) -> tuple[Policy, torch.dtype]:
+        """The policy in a folder, spread over the ranks where there are any, and the type that it computes in."""
+        settings = config.trainer
+        options: dict[str, Any] = {"device": device, "gradient_checkpointing": settings.gradient_checkpointing}
+        if self.mesh is None:
+            policy = Policy.load(folder, dtype=config.dtype, **options)
+            return policy, next(policy.model.parameters()).dtype
+        policy = Policy.load(folder, dtype="float32", **options)
+        automatic = "float32" if self.mesh.device_type == "cpu" else "bfloat16"
+        dtype = DTYPES[automatic if config.dtype == "auto" else config.dtype]
+        shard(policy, self.mesh, dtype)
+        return policy, dtype
+
+    def weights(self) -> dict[str, Tensor]:
+        if self.mesh is None:
+            return self.policy.weights()
+        weights = {}
+        for name, p in self.policy.weights().items():
+            tensor = whole(p)
+            if self.share.rank == 0:
+                weights[name] = tensor.to(self.dtype).cpu()
+        return weights
+
+    def score(self, ids: Sequence[int], temperature: float = 1.0) -> list[float]:
+        return self.policy.score(ids, temperature)
+
+    def save(self, folder: Path, tokenizer: Any) -> None:
+        if self.mesh is None:
+            self.policy.save(folder / "model", tokenizer)
+            torch.save(
+                {"optimizer": self.updater.optimizer.state_dict(), "torch_rng": torch.get_rng_state()},
+                folder / "trainer.pt",
+            )
+            return
+        if self.share.rank == 0:  # the weights are in the shards
+            self.model_config.save_pretrained(folder / "model")
+            self.generation_config.save_pretrained(folder / "model")
+            tokenizer.save_pretrained(folder / "model")
+        save_shards(folder / "shards", state_of(self.policy, self.updater.optimizer))
+
+    def restore(self, folder: Path) -> None:
+        optimizer = self.updater.optimizer
+        if (folder / "shards").exists():
+            load_shards(folder / "shards", self.policy, optimizer)
+            return
+        try:
+            saved = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
+            if self.mesh is None:
+                optimizer.load_state_dict(saved["optimizer"])
+            else:
+                read_whole(saved["optimizer"], self.policy, optimizer)
+            torch.set_rng_state(saved["torch_rng"])
+        except (KeyError, ValueError, RuntimeError, OSError) as error:
+            raise foreign(folder, error) from error
+
+    def export(self, folder: Path, tokenizer: Any) -> None:
+        weights = self.weights()
+        if self.share.rank == 0:
+            self.policy.save(folder, tokenizer, None if self.mesh is None else weights)
+
+    def close(self) -> None:
+        pass
+
+
+def foreign(folder: Path, error: BaseException) -> TautError:
+    """The error for a checkpoint of something else."""
+    return TautError(f"{folder}: not a checkpoint of this run ({error}); remove it, or start a new run")
+
+
+def start_of(config: TrainConfig, checkpoint: Path | None, **more: Any) -> Start:
+    """Where a learner's weights come from: a checkpoint that holds them whole, or the run's own model (shards follow)."""
+    inside = checkpoint / "model" if checkpoint is not None else None
+    has_weights = inside is not None and any(inside.glob("*.safetensors"))
+    return Start(config, inside if has_weights and inside else locate(config.model), **more)
+
+
+def make_learner(start: Start) -> Learner:
+    """A learner in this process, or on `trainer.ranks` Ray actors."""
+    if not start.config.trainer.ranks:
+        return LocalLearner(start)
+    from trainers.ranks import RankedLearner
+
+    return RankedLearner(start)
