@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rewards.errors import TautError
-from rollout.worker import dump_stack, versions
+from rollout.actor import dump_stack, versions
 
 KNOCK_S = 15.0  # a head that was just started may need some seconds to listen
 PLACE_S = 60.0  # until a worker's process should be there; after that it is looked whether there is any room for it
@@ -91,8 +91,9 @@ def show_token() -> None:
     maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
-def gpus_each(workers: int, tensor_parallel: int = 1) -> int:
-    """GPUs of a worker: `tensor_parallel` when the cluster has as many for each, 0 when it has none.
+def gpus_each(workers: int, tensor_parallel: int = 1, what: str = "rollout.workers") -> int:
+    """GPUs of a worker (or of what the setting `what` counts): `tensor_parallel` when the cluster has as many for each, 0 when
+    it has none.
 
     Raises TautError for a cluster too small: what was asked, what there is.
     """
@@ -103,9 +104,9 @@ def gpus_each(workers: int, tensor_parallel: int = 1) -> int:
     if cpus < workers or 0 < gpus < workers * tensor_parallel:
         most = min(cpus, gpus // tensor_parallel if gpus else cpus)
         raise TautError(
-            f"rollout.workers={workers}: each takes a core, and "
+            f"{what}={workers}: each takes a core, and "
             f"{'a GPU' if tensor_parallel == 1 else f'{tensor_parallel} GPUs'} where there are any, but the Ray cluster has {cpus} "
-            f"cores and {gpus} GPUs; set rollout.workers={most} or less"
+            f"cores and {gpus} GPUs; set {what}={most} or less"
         )
     return tensor_parallel if gpus else 0
 
@@ -148,7 +149,7 @@ def spawn(worker: type, group: Any, index: int, gpus: int) -> Any:
     return options.remote()
 
 
-def no_room(group: Any, workers: int, gpus: int) -> str:
+def no_room(group: Any, workers: int, gpus: int, what: str = "rollout.workers") -> str:
     """Why a worker's process has no place now, in words; "" where it has one and is only slow."""
     import ray
     from ray.util import placement_group_table
@@ -158,9 +159,9 @@ def no_room(group: Any, workers: int, gpus: int) -> str:
     have, free = ray.cluster_resources(), ray.available_resources()
     asked = "1 core" + (f" and {gpus} GPUs on one node" if gpus else "")
     return (
-        f"rollout.workers={workers}: no room for one of them in {PLACE_S:g} s: it takes {asked}, but of the cluster's "
+        f"{what}={workers}: no room for one of them in {PLACE_S:g} s: it takes {asked}, but of the cluster's "
         f"{have.get('CPU', 0):g} cores and {have.get('GPU', 0):g} GPUs only {free.get('CPU', 0):g} and {free.get('GPU', 0):g} "
-        "are free; did a node go, or does another job hold them? Set rollout.workers lower, or wait for them"
+        f"are free; did a node go, or does another job hold them? Set {what} lower, or wait for them"
     )
 
 
@@ -191,6 +192,12 @@ def stack_of(node: str, pid: int, file: int) -> str:
         except Exception as error:  # the node is gone with it
             text = f"no stack: {_line(error)}"
     return text or "no stack: the process does not answer signals (stopped, or gone)"
+
+
+def of_death(error: BaseException) -> str:
+    """Ray's own words for how an actor died, became unreachable or ran out of memory, in one line."""
+    said = [line.strip().rstrip(".") for line in str(error).splitlines() if line.strip().startswith("The ")]
+    return f"{type(error).__name__}: {'; '.join(said) or str(error).strip()}"
 
 
 def _line(error: BaseException) -> str:

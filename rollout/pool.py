@@ -235,8 +235,7 @@ class RayPool:
         except RayTaskError as error:
             return self._replace(worker, f"{type(error.cause).__name__}: {error.cause}")
         except RayError as error:  # died, unreachable, out of memory
-            said = [line.strip().rstrip(".") for line in str(error).splitlines() if line.strip().startswith("The ")]
-            return self._replace(worker, f"{type(error).__name__}: {'; '.join(said) or str(error).strip()}")
+            return self._replace(worker, cluster.of_death(error))
         member.awaited = member.actor.poll.remote(POLL_S, GATHER_S + GATHER_EACH_S * len(self._members))
         if not isinstance(answer, Report):  # `hello`
             cluster.check_versions(answer["host"], answer.pop("versions", {}))

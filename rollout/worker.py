@@ -6,28 +6,20 @@ far the engine's thread has got. A process that answers while its engine's threa
 
 from __future__ import annotations
 
-import contextlib
-import faulthandler
-import importlib.metadata
 import os
-import platform
-import signal
-import socket
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 from rewards.errors import TautError
+from rollout.actor import Actor
 from rollout.engine import EngineConfig, make_engine
 from rollout.types import Completion, Prompt
 from rollout.weights import Arrays, to_tensors
 
-PACKAGES = ("ray", "torch", "transformers", "vllm")
 IDLE_S = 0.02  # between two looks for more prompts where the engine has nothing to do
 Ended = tuple[int, int, Completion]  # the command's number, the prompt's position, what came of it
 Fed = tuple[int, Prompt]
@@ -52,31 +44,18 @@ class Report:
     results: list[Result] = field(default_factory=list)
 
 
-class Worker:
+class Worker(Actor):
     """A Ray actor with several threads: the engine's own, and Ray's for `put`, `feed` and `poll`."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.engine: Any = None
         self._commands: SimpleQueue[tuple[int, str, tuple[Any, ...]]] = SimpleQueue()
         self._fed: dict[int, list[Fed]] = {}  # by the command they are for, as is the next
         self._closed: set[int] = set()
         self._number = self._dropped = 0
         self._report, self._changed = Report(), threading.Condition()
-        self._stack = tempfile.TemporaryFile("w+")  # noqa: SIM115 - until the process ends
-        faulthandler.register(signal.SIGUSR1, file=self._stack, all_threads=True)
         threading.Thread(target=self._serve, name="engine", daemon=True).start()
-
-    def hello(self) -> dict[str, Any]:
-        """Who this is; answers as soon as the process is there. stack: the file that `dump_stack` reads."""
-        import ray
-
-        facts = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "stack": self._stack.fileno(),
-            "versions": versions(),
-        }
-        return facts | {"node": ray.get_runtime_context().get_node_id()}
 
     def put(self, number: int, method: str, *args: Any) -> None:
         """Have the engine's thread do `start`, `generate`, `load_weights` or `score`; its result comes with a report."""
@@ -155,28 +134,3 @@ class Worker:
 
     def _score(self, ids: Sequence[int]) -> list[float]:
         return self.engine.score(ids)
-
-
-def versions() -> dict[str, str]:
-    """Versions that driver and workers must share, of what is installed here."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
-
-
-def dump_stack(pid: int, file: int, wait_s: float = 2.0) -> str:
-    """The stacks of all threads of a worker on this machine, also of one that is stuck inside native code; "" where it does not
-    answer signals either. file: `stack` of its `hello`."""
-    path = Path(f"/proc/{pid}/fd/{file}")
-    try:
-        before = path.stat().st_size
-        os.kill(pid, signal.SIGUSR1)
-        until = time.monotonic() + wait_s
-        while path.stat().st_size == before and time.monotonic() < until:
-            time.sleep(0.05)
-        time.sleep(0.1)  # it is written line by line
-        return path.read_text(errors="replace")[before:]
-    except OSError:
-        return ""

@@ -16,8 +16,8 @@ from rollout.types import Rollout
 from trainers.config import TrainConfig
 from trainers.optim import make_optimizer
 from trainers.policy import DTYPES, Policy
-from trainers.share import Share
 from trainers.sharding import load_shards, read_whole, save_shards, shard, state_of, whole
+from trainers.share import Share
 from trainers.update import Scored, Updater
 
 Measured = tuple[dict[str, Any], list[Tensor] | None]
@@ -65,10 +65,12 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class Start:
-    """What a learner is made from. model: the folder that its weights come from. think_end, probe_ids: see Updater."""
+    """What a learner is made from. model: the folder that its weights come from; reference: those of the KL term.
+    think_end, probe_ids: see Updater."""
 
     config: TrainConfig
     model: Path
+    reference: Path
     think_end: int | None = None
     probe_ids: tuple[tuple[int, int], ...] = ()
 
@@ -81,7 +83,7 @@ class LocalLearner:
         self.policy, self.dtype = self._load(start.model, config, device)
         reference = None
         if "ref_log_prob" in config.objective.needs:
-            reference = self._load(locate(config.kl_reference or config.model), config, device)[0]
+            reference = self._load(start.reference, config, device)[0]
         self.model_config = self.policy.model.config
         self.generation_config = self.policy.model.generation_config
         self.parameters = sum(p.numel() for p in self.policy.model.parameters())
@@ -169,7 +171,13 @@ def start_of(config: TrainConfig, checkpoint: Path | None, **more: Any) -> Start
     """Where a learner's weights come from: a checkpoint that holds them whole, or the run's own model (shards follow)."""
     inside = checkpoint / "model" if checkpoint is not None else None
     has_weights = inside is not None and any(inside.glob("*.safetensors"))
-    return Start(config, inside if has_weights and inside else locate(config.model), **more)
+    model = inside if has_weights and inside else locate(config.model)
+    return Start(config, _fixed(model), _fixed(locate(config.kl_reference or config.model)), **more)
+
+
+def _fixed(path: Path) -> Path:
+    """A path that means the same in another process; the name of a model on a hub stays."""
+    return path.absolute() if path.exists() else path
 
 
 def make_learner(start: Start) -> Learner:

@@ -204,9 +204,7 @@ class Policy:
         """Every weight under its Hugging Face name, tied ones once; detached views, not copies."""
         return {name: p.detach() for name, p in self.model.named_parameters()}
 
-    def save(
-        self, path: str | Path, tokenizer: Any | None = None, weights: Mapping[str, Tensor] | None = None
-    ) -> None:
+    def save(self, path: str | Path, tokenizer: Any | None = None, weights: Mapping[str, Tensor] | None = None) -> None:
         """Write a Hugging Face folder (config, generation_config, safetensors, tokenizer) that transformers and vLLM
         load. weights: in place of the model's own, where those are spread over ranks."""
         folder = Path(path)

@@ -89,19 +89,19 @@ def state_of(policy: Policy, optimizer: MasterAdamW) -> dict[str, Tensor]:
 
 def save_shards(folder: Path, state: dict[str, Tensor]) -> None:
     """Write the state of `state_of`, each rank its own shards; all ranks must ask together."""
-    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.state_dict_saver import save
 
-    checkpoint.save(cast(dict[str, Any], state), checkpoint_id=str(folder), no_dist=not _together())
+    save(cast(dict[str, Any], state), checkpoint_id=str(folder), no_dist=not _together())
 
 
 def load_shards(folder: Path, policy: Policy, optimizer: MasterAdamW) -> None:
     """Read what `save_shards` wrote, of any number of ranks, into a policy and its optimiser. Raises TautError."""
-    from torch.distributed import checkpoint
     from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     try:
         state = cast(dict[str, Any], state_of(policy, optimizer))
-        checkpoint.load(state, checkpoint_id=str(folder), no_dist=not _together())
+        load(state, checkpoint_id=str(folder), no_dist=not _together())
     except (CheckpointException, RuntimeError, ValueError, KeyError, OSError) as error:
         line = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise TautError(
