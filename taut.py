@@ -55,7 +55,7 @@ def train(arguments: list[str]) -> int:
         print(f"{run.path} is finished ({run.step} steps); to go on: taut train resume={run.path} steps={2 * run.step}")
         return 0
     path = run.path
-    from trainers.grpo import train as run_training  # heavy: only once the configuration is known to be good
+    from trainers.train import train as run_training  # heavy: only once the configuration is known to be good
 
     try:
         state = run_training(run)

@@ -146,11 +146,12 @@ def _train(arguments: list[str], run: str, shots: list[tuple[Kill, float]]) -> N
     os.dup2(log, 1)
     os.dup2(log, 2)
     import trainers.grpo as grpo
+    from trainers.train import train
 
     _arm(grpo, shots, Path(f"{run}.kills"))
     try:
         made = Run.resume(Path(run)) if arguments[0].startswith("resume=") else Run.start(load_config(arguments))
-        code = 0 if made.step >= made.config.steps or grpo.train(made) == "finished" else 1
+        code = 0 if made.step >= made.config.steps or train(made) == "finished" else 1
     except Exception:
         traceback.print_exc()
         code = 1

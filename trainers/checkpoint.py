@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rewards.errors import TautError
+from trainers.share import RankLost
 
 MANIFEST = "manifest.json"
 
@@ -47,6 +48,9 @@ def save(run: Path, step: int, state: dict[str, Any], fill: Callable[[Path], Non
             shutil.rmtree(final)
         os.replace(temporary, final)
         _to_disk(final.parent)
+    except RankLost:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     except Exception as error:  # safetensors and torch raise their own kinds for a full disk
         shutil.rmtree(temporary, ignore_errors=True)
         free = shutil.disk_usage(run).free

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,9 @@ from trainers.update import Scored
 class Trainer:
     """A run and all that takes part in it. Rewards and plans keep their own state; the trainer saves and restores it."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, events: Sequence[dict[str, Any]] = ()) -> None:
+        """events: what befell the run before, for the row of its next step."""
+        self._events = list(events)
         self.run, self.config, self.step_number = run, run.config, run.step
         refuse_shared_vllm(self.config)
         parts = assemble(run)
@@ -161,7 +164,12 @@ class Trainer:
             audit = finish_audit(begun)
             row |= verify_metrics(rollouts, sampled.counts, audit) | age
             log_disagreements(self.run.path / "verifier_audit.jsonl", progress.step + 1, audit)
-            row |= {"max_tokens": progress.max_length, "sync_gap": sampled.gap, "events": self.engine.take_events()}
+            row |= {
+                "max_tokens": progress.max_length,
+                "sync_gap": sampled.gap,
+                "events": self._events + self.engine.take_events(),
+            }
+            self._events = []
             row |= {"time/engine": round(sampled.seconds, 4), "time/verify": round(sampled.verify_seconds, 4)}
             seconds, size = sampled.loaded
             row |= {
@@ -325,21 +333,3 @@ class Trainer:
             f"{config.model}: {size / 1e6:.2f} M parameters; {len(self.problems)}{kept} problems, {len(self.heldout)} held out; "
             f"engine {self.engine.name}; {config.prompts} x {config.sampling.samples} rollouts a step; {config.out} {where}"
         )
-
-
-def train(run: Run) -> str:
-    """Train a run to its end; see Trainer.train."""
-    trainer = None
-    try:
-        trainer = Trainer(run)
-        return trainer.train()
-    except BaseException as error:
-        state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        if trainer:
-            trainer.patience = 2.0
-        run.status(state, step=trainer.step_number if trainer else run.step, error=str(error))
-        raise
-    finally:
-        if trainer:
-            trainer.close()
-        run.close()

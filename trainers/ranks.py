@@ -1,7 +1,7 @@
 """A learner made of N Ray actors: ranks of one `torch.distributed` group (NCCL on GPUs, gloo on CPUs), each with a shard.
 
 Every call goes to all ranks at once; rank 0 answers. A rank that dies, or ranks that make no progress for `trainer.deadline_s`,
-end all of them: `RankLost` is raised, and `trainers.grpo.train` goes on from the run's last checkpoint with new ones. Checkpoints
+end all of them: `RankLost` is raised, and `trainers.train` goes on from the run's last checkpoint with new ones. Checkpoints
 are written by all ranks, so the run folder must be at the same place on every node of theirs.
 """
 
@@ -22,20 +22,12 @@ from rollout.actor import Actor
 from rollout.types import Rollout
 from rollout.weights import Arrays, to_arrays, to_tensors
 from trainers.learner import LocalLearner, Measured, Start
-from trainers.share import Share
+from trainers.share import RankLost, Share
 from trainers.update import Scored
 
 START_S = 600.0  # until all ranks have imported torch, met, and read the model, on a busy machine
 LOOK_S = 0.5  # between two looks whether ranks that are at work still make progress
 ANSWER_S = 20.0  # until a rank says how far it is
-
-
-class RankLost(Exception):
-    """A rank died or stood still; nothing of the call under way counts. stack: of the ranks that stood still."""
-
-    def __init__(self, reason: str, stack: str = "") -> None:
-        super().__init__(reason)
-        self.reason, self.stack = reason, stack
 
 
 class Rank(Actor):
@@ -110,12 +102,6 @@ class RankedLearner:
             place = self._wait([self._ranks[0].open.remote(self.world)], START_S)[0]
             begun = [actor.start.remote(i, self.world, place, start, bool(gpus)) for i, actor in enumerate(self._ranks)]
             said = self._wait(begun, START_S)[0]
-        except RankLost as error:
-            self.close()
-            raise TautError(
-                f"trainer.ranks={self.world}: a rank did not start ({error.reason}). Is there memory enough for "
-                f"{self.world} of them? Try fewer, or look at the node that it was on"
-            ) from error
         except BaseException:
             self.close()
             raise

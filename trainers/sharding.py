@@ -6,6 +6,7 @@ is computed is what one process computes: gradients are summed over ranks, for t
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -101,7 +102,9 @@ def load_shards(folder: Path, policy: Policy, optimizer: MasterAdamW) -> None:
 
     try:
         state = cast(dict[str, Any], state_of(policy, optimizer))
-        load(state, checkpoint_id=str(folder), no_dist=not _together())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that one process alone reads
+            load(state, checkpoint_id=str(folder), no_dist=not _together())
     except (CheckpointException, RuntimeError, ValueError, KeyError, OSError) as error:
         line = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise TautError(

@@ -10,6 +10,14 @@ from trainers.policy import micro_batches
 T = TypeVar("T")
 
 
+class RankLost(Exception):
+    """A rank died or stood still; nothing of the call under way counts. stack: of the ranks that stood still."""
+
+    def __init__(self, reason: str, stack: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.stack = reason, stack
+
+
 class Share:
     """The work of rank `rank` of `world` ranks that know the same rollouts and hold one model together."""
 
