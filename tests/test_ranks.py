@@ -13,10 +13,10 @@ from typing import Any
 import psutil
 import pytest
 import torch
-import torch.multiprocessing
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import distributed
+from torch.multiprocessing.spawn import spawn
 
 from rewards.batch import Verdict
 from rewards.errors import TautError
@@ -33,6 +33,10 @@ SETTINGS = {
     "grpo": ["trainer.gradient_checkpointing=true"],
     "drpo": ["objective=drpo", "mini_batches=2"],  # one more pass over the whole mini-batch, gathered from all ranks
     "kl": [
+        "objective={type: clipped_token, kl_coef: 0.1, kl_estimator: k2, entropy_coef: 0.01, importance: truncate}",
+        "reward=pear",
+        "mini_batches=2",
+    ],
         "objective={type: clipped_token, kl_coef: 0.1, kl_estimator: k2, entropy_coef: 0.01, importance: truncate}",
         "reward={type: pear}",
         "mini_batches=2",
@@ -113,7 +117,7 @@ def test_ranks_train_what_one_process_trains(tmp_path: Path) -> None:
     for name in SETTINGS:
         (tmp_path / name).mkdir()
     for world in (2, 3):
-        torch.multiprocessing.spawn(as_rank, (world, tmp_path, SETTINGS), nprocs=world)
+        spawn(as_rank, (world, tmp_path, SETTINGS), nprocs=world)
     for name, arguments in SETTINGS.items():
         alone = learner(arguments)
         done = train(alone, range(5))
