@@ -37,10 +37,6 @@ SETTINGS = {
         "reward=pear",
         "mini_batches=2",
     ],
-        "objective={type: clipped_token, kl_coef: 0.1, kl_estimator: k2, entropy_coef: 0.01, importance: truncate}",
-        "reward={type: pear}",
-        "mini_batches=2",
-    ],
 }
 COMMON = ["micro_tokens=300", "optim.lr=1e-3", "optim.warmup_steps=1"]
 
