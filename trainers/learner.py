@@ -14,9 +14,10 @@ from rewards.errors import TautError
 from rollout.paths import locate
 from rollout.types import Rollout
 from trainers.config import TrainConfig
+from trainers.lora import LoraConfig, add_adapters, merged
 from trainers.optim import make_optimizer
 from trainers.policy import DTYPES, Policy
-from trainers.sharding import load_shards, read_whole, save_shards, shard, state_of, whole
+from trainers.sharding import fill, load_shards, read_whole, save_shards, shard, state_of, whole
 from trainers.share import Share
 from trainers.update import Scored, Updater
 
@@ -80,10 +81,10 @@ class LocalLearner:
 
     def __init__(self, start: Start, share: Share | None = None, mesh: Any = None, device: str = "auto") -> None:
         config, self.share, self.mesh = start.config, share or Share(), mesh
-        self.policy, self.dtype = self._load(start.model, config, device)
+        self.policy, self.dtype = self._load(start.model, config, device, config.lora)
         reference = None
         if "ref_log_prob" in config.objective.needs:
-            reference = self._load(start.reference, config, device)[0]
+            reference = self._load(start.reference, config, device, None)[0]
         self.model_config = self.policy.model.config
         self.generation_config = self.policy.model.generation_config
         self.parameters = sum(p.numel() for p in self.policy.model.parameters())
@@ -98,14 +99,17 @@ class LocalLearner:
         )
         self.measure, self.update = self.updater.measure, self.updater.update
 
-    def _load(self, folder: Path, config: TrainConfig, device: str) -> tuple[Policy, torch.dtype]:
+    def _load(
+        self, folder: Path, config: TrainConfig, device: str, lora: LoraConfig | None
+    ) -> tuple[Policy, torch.dtype]:
         """The policy in a folder, spread over the ranks where there are any, and the type that it computes in."""
-        settings = config.trainer
-        options: dict[str, Any] = {"device": device, "gradient_checkpointing": settings.gradient_checkpointing}
+        dtype = config.dtype if self.mesh is None else "float32"
+        policy = Policy.load(folder, dtype, device, gradient_checkpointing=config.trainer.gradient_checkpointing)
+        of_model = next(policy.model.parameters()).dtype
+        if lora is not None:
+            add_adapters(policy.model, lora, config.seed)
         if self.mesh is None:
-            policy = Policy.load(folder, dtype=config.dtype, **options)
-            return policy, next(policy.model.parameters()).dtype
-        policy = Policy.load(folder, dtype="float32", **options)
+            return policy, of_model
         automatic = "float32" if self.mesh.device_type == "cpu" else "bfloat16"
         dtype = DTYPES[automatic if config.dtype == "auto" else config.dtype]
         shard(policy, self.mesh, dtype)
@@ -114,23 +118,18 @@ class LocalLearner:
     def weights(self) -> dict[str, Tensor]:
         if self.mesh is None:
             return self.policy.weights()
-        weights = {}
-        for name, p in self.policy.weights().items():
-            tensor = whole(p)
-            if self.share.rank == 0:
-                weights[name] = tensor.to(self.dtype).cpu()
-        return weights
+        every = merged(self.policy.model, whole)  # one weight after the other is whole, and kept by rank 0 alone
+        kept = ((name, w.to(self.dtype).cpu() if self.share.rank == 0 else None) for name, w in every)
+        return {name: w for name, w in kept if w is not None}
 
     def score(self, ids: Sequence[int], temperature: float = 1.0) -> list[float]:
         return self.policy.score(ids, temperature)
 
     def save(self, folder: Path, tokenizer: Any) -> None:
         if self.mesh is None:
-            self.policy.save(folder / "model", tokenizer)
-            torch.save(
-                {"optimizer": self.updater.optimizer.state_dict(), "torch_rng": torch.get_rng_state()},
-                folder / "trainer.pt",
-            )
+            self.policy.save(folder / "model", tokenizer, self._adapted())
+            state = {"optimizer": self.updater.optimizer.state_dict(), "torch_rng": torch.get_rng_state()}
+            torch.save(state | {"adapters": self._adapters()}, folder / "trainer.pt")
             return
         if self.share.rank == 0:  # the weights are in the shards
             self.model_config.save_pretrained(folder / "model")
@@ -145,6 +144,8 @@ class LocalLearner:
             return
         try:
             saved = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
+            for name, p in self._adapters().items():
+                fill(p, saved["adapters"][name])
             if self.mesh is None:
                 optimizer.load_state_dict(saved["optimizer"])
             else:
@@ -154,9 +155,17 @@ class LocalLearner:
             raise foreign(folder, error) from error
 
     def export(self, folder: Path, tokenizer: Any) -> None:
-        weights = self.weights()
+        weights = self._adapted() if self.mesh is None else self.weights()
         if self.share.rank == 0:
-            self.policy.save(folder, tokenizer, None if self.mesh is None else weights)
+            self.policy.save(folder, tokenizer, weights)
+
+    def _adapters(self) -> dict[str, Tensor]:
+        """What LoRA trains, by name."""
+        return {name: p.detach() for name, p in self.policy.model.named_parameters() if ".lora_" in name}
+
+    def _adapted(self) -> dict[str, Tensor] | None:
+        """The weights with LoRA's part; None where they are the model's own."""
+        return self.policy.weights() if self.updater.config.lora else None
 
     def close(self) -> None:
         pass
@@ -170,7 +179,7 @@ def foreign(folder: Path, error: BaseException) -> TautError:
 def start_of(config: TrainConfig, checkpoint: Path | None, **more: Any) -> Start:
     """Where a learner's weights come from: a checkpoint that holds them whole, or the run's own model (shards follow)."""
     inside = checkpoint / "model" if checkpoint is not None else None
-    has_weights = inside is not None and any(inside.glob("*.safetensors"))
+    has_weights = inside is not None and config.lora is None and any(inside.glob("*.safetensors"))
     model = inside if has_weights and inside else locate(config.model)
     return Start(config, _fixed(model), _fixed(locate(config.kl_reference or config.model)), **more)
 

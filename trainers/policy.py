@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from rewards.errors import TautError
+from trainers.lora import merged
 
 MAX_LOGITS = 2**27  # elements of one float32 chunk of logits (512 MiB): caps `logit_chunk` for large vocabularies
 Measure = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
@@ -201,8 +202,8 @@ class Policy:
         return self.log_probs([ids[:1]], [ids[1:]], temperature).log_prob[0].tolist()
 
     def weights(self) -> dict[str, Tensor]:
-        """Every weight under its Hugging Face name, tied ones once; detached views, not copies."""
-        return {name: p.detach() for name, p in self.model.named_parameters()}
+        """Every weight under its Hugging Face name, tied ones once; detached views, not copies, but where LoRA adds to them."""
+        return dict(merged(self.model))
 
     def save(self, path: str | Path, tokenizer: Any | None = None, weights: Mapping[str, Tensor] | None = None) -> None:
         """Write a Hugging Face folder (config, generation_config, safetensors, tokenizer) that transformers and vLLM

@@ -68,7 +68,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def state_of(policy: Policy, optimizer: MasterAdamW) -> dict[str, Tensor]:
-    """What a checkpoint must hold, by name: `model.*`, and the moments `exp_avg.*`, `exp_avg_sq.*`, `step.*` of what is trained.
+    """What a checkpoint must hold of what is trained, by name: `model.*`, and the moments `exp_avg.*`, `exp_avg_sq.*`, `step.*`.
 
     The tensors are those that are used, moments made (as zeros) where there have been no updates yet: reading into them is
     loading. A master that is not the parameter itself (bfloat16 in one process) stands for the parameter.
@@ -76,10 +76,9 @@ def state_of(policy: Policy, optimizer: MasterAdamW) -> dict[str, Tensor]:
     masters = {id(p): m for p, m in zip(optimizer.parameters, optimizer.masters, strict=True)}
     state = {}
     for name, p in policy.model.named_parameters():
-        master = masters.get(id(p))
-        state[f"model.{name}"] = (p if master is None else master).detach()
-        if master is None:
+        if (master := masters.get(id(p))) is None:
             continue
+        state[f"model.{name}"] = master.detach()
         moments = optimizer.state[master]
         if not moments:
             moments["step"] = torch.zeros((), dtype=torch.float32)
@@ -124,12 +123,13 @@ def read_whole(saved: dict[str, Any], policy: Policy, optimizer: MasterAdamW) ->
     with torch.no_grad():
         for i, moments in saved["state"].items():
             for moment in MOMENTS:
-                _fill(state[f"{moment}.{names[i]}"], moments[moment])
+                fill(state[f"{moment}.{names[i]}"], moments[moment])
         for name, master in zip(names, saved["masters"] or [], strict=bool(saved["masters"])):
-            _fill(state[f"model.{name}"], master)
+            fill(state[f"model.{name}"], master)
 
 
-def _fill(tensor: Tensor, values: Tensor) -> None:
+def fill(tensor: Tensor, values: Tensor) -> None:
+    """Put values, whole on every rank, into a tensor that may be sharded. Raises ValueError for another shape."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if tensor.shape != values.shape:
