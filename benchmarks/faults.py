@@ -70,13 +70,13 @@ def check(case: Case, run: Path, whole: Path) -> list[str]:
     for step in range(case.steps):
         file = run / f"rollouts/step-{step + 1:06d}.parquet"
         wanted = [i + step * 16 for i in range(16)]
-        found = pq.read_table(file, columns=["sample_id", "version"]).to_pydict() if file.exists() else {}
+        found = pq.read_table(file, columns=["sample_id", "oldest_version"]).to_pydict() if file.exists() else {}
         counted = Counter(found.get("sample_id", []))
         if lost := [i for i in wanted if not counted[i]]:
             wrong.append(f"step {step + 1}: samples {lost[:4]} are lost")
         if doubled := [i for i, n in counted.items() if n > 1 or i not in wanted]:
             wrong.append(f"step {step + 1}: samples {doubled[:4]} are doubled")
-        if any(step - v > MODES[case.mode] for v in found.get("version", [])):
+        if any(step - v > MODES[case.mode] for v in found.get("oldest_version", [])):
             wrong.append(f"step {step + 1}: rollouts older than {MODES[case.mode]} versions")
     if case.mode != "async":
         ours, theirs = metrics(run), metrics(whole)

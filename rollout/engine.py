@@ -25,6 +25,7 @@ log = logging.getLogger("taut.rollout")
 CPU_HEAD_DIMS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 DIVERGED = "log-probs are not finite: the weights have diverged; go back to a checkpoint and lower the learning rate"
 OnDone = Callable[[int, Completion], None]
+Refresh = Callable[[], "tuple[Mapping[str, torch.Tensor], int] | None"]
 Feed = Callable[[bool], "Sequence[tuple[int, Prompt]] | None"]
 CANARY_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}  # nats, largest gap of one token
 
@@ -61,6 +62,9 @@ class Engine(Protocol):
     gap in nats between this engine's and the trainer's log-prob of a token that counts as rounding. max_model_len: the most
     tokens of prompt and response together; vocab_size: token ids are below it. on_done: when set,
     `generate` may call it with the position and the completion of a prompt as soon as that ends, before it returns them all.
+    refresh: when set, `generate` asks it now and then for weights newer than the engine's, with their version. They are loaded
+    between two tokens: what is under way goes on under them as if it had been a prompt (no key or value of the old weights is
+    read again), so that each token has one version, and the log-prob that this version gives it.
     """
 
     name: str
@@ -70,6 +74,7 @@ class Engine(Protocol):
     max_model_len: int
     vocab_size: int
     on_done: OnDone | None
+    refresh: Refresh | None
 
     def generate(self, prompts: Sequence[Prompt], temperature: float | None = None) -> list[Completion]:
         """One completion a prompt, in the order asked.
@@ -81,7 +86,8 @@ class Engine(Protocol):
         ...
 
     def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
-        """Replace all weights (Hugging Face names) and forget every cached prefix."""
+        """Replace all weights (Hugging Face names) and forget every cached prefix; of an engine in this process, also while it
+        asks `stream`'s `more`."""
         ...
 
     def score(self, ids: Sequence[int]) -> list[float]:
@@ -108,8 +114,9 @@ class LocalEngine(Engine, Protocol):
         """Complete what `more` gives, and tell `ended` of each as it comes.
 
         more(idle) is asked between any two steps: further (number, prompt)s to be taken up beside those under way, an empty list
-        where there are none now (with idle=True there is nothing else to do), None once no more will come. What it raises
-        ends the call and gives up what is under way. What is given at once, first, and alone is computed alike at any time.
+        where there are none now (with idle=True there is nothing else to do), None once no more will come; it is asked on, for
+        it also tells the world that the engine works, and brings it new weights. What it raises ends the call and gives up what
+        is under way. What is given at once, first, and alone is computed alike at any time.
         """
         ...
 
@@ -124,7 +131,12 @@ def generate_by_stream(engine: LocalEngine, prompts: Sequence[Prompt], temperatu
         if engine.on_done is not None:
             engine.on_done(i, completion)
 
-    engine.stream(lambda idle: asked.pop() if asked else None, ended, temperature)
+    def more(idle: bool) -> list[tuple[int, Prompt]] | None:
+        if engine.refresh is not None and (newer := engine.refresh()) is not None:
+            engine.load_weights(*newer)
+        return asked.pop() if asked else None
+
+    engine.stream(more, ended, temperature)
     return [done[i] for i in range(len(prompts))]
 
 

@@ -43,7 +43,8 @@ def write_rollouts(
     """Write one step, one row a rollout.
 
     Columns: the batch's (`tags` as lists of names); `level`, `source`, `gold`, `answer`, `text`, `reason`, `finish_reason`,
-    `forced`, `version`, `prompt_ids` (of the prompt that is trained on), `token_ids`, `log_probs` (engine, nats); when given
+    `forced`, `version` (of the last token),
+    `oldest_version`, `prompt_ids` (of the prompt that is trained on), `token_ids`, `log_probs` (engine, nats); when given
     `reward`, `keep`, `advantage` (N,) or (N, T), `term/<path>` by node; and `more`.
     `meta` goes into the schema as JSON: step, progress, configuration, and the states at the start of the step.
     """
@@ -64,6 +65,7 @@ def write_rollouts(
         "finish_reason": [r.finish_reason for r in rollouts],
         "forced": [r.forced for r in rollouts],
         "version": [r.versions[-1] if r.versions else -1 for r in rollouts],
+        "oldest_version": [min(r.versions, default=-1) for r in rollouts],
         "prompt_ids": pa.array([r.prompt_ids for r in rollouts], pa.list_(pa.int32())),
         "token_ids": pa.array([r.token_ids for r in rollouts], pa.list_(pa.int32())),
         "log_probs": pa.array([r.log_probs for r in rollouts], pa.list_(pa.float32())),

@@ -20,7 +20,7 @@ import numpy as np
 
 from rewards.errors import TautError
 from rollout import cluster
-from rollout.engine import EngineConfig, OnDone, check_request
+from rollout.engine import EngineConfig, OnDone, Refresh, check_request
 from rollout.schedule import Schedule, Watch
 from rollout.types import Completion, Prompt
 from rollout.weights import to_arrays
@@ -74,6 +74,7 @@ class RayPool:
         self.version = 0
         self.temperature = config.temperature
         self.on_done: OnDone | None = None
+        self.refresh: Refresh | None = None
         self.facts: list[dict[str, Any]] = [{} for _ in range(config.workers)]
         self._make = (config, model_path, tuple(stop_ids))
         self._members: list[_Member] = []
@@ -118,6 +119,8 @@ class RayPool:
                 self.on_done(item, completion)
 
         def give() -> None:
+            if self.refresh is not None and (newer := self.refresh()) is not None:
+                self._swap(*newer)
             for worker, items in schedule.assign():
                 member, work = self._members[worker], [(i, prompts[i]) for i in items]
                 if member.command is None:
@@ -145,6 +148,13 @@ class RayPool:
 
         self._weights, self.version, self._canary = ray.put(to_arrays(weights)), version, None
         self._all(_Command("load_weights", (self._weights, version)))
+
+    def _swap(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
+        """Have every worker take up new weights between two tokens; nothing is waited for."""
+        import ray
+
+        self._weights, self.version, self._canary = ray.put(to_arrays(weights)), version, None
+        self._each(lambda member: member.actor.swap.remote(self._weights, version))
 
     def score(self, ids: Sequence[int]) -> list[float]:
         return self._all(_Command("score", (list(ids),)), [0])[0]
@@ -314,7 +324,8 @@ class RayPool:
         new.todo.extend(asked)
 
     def _agrees(self, worker: int, scores: Sequence[float]) -> None:
-        assert self._canary is not None
+        if self._canary is None:  # there have been newer weights since it was asked
+            return
         gap = float(np.max(np.abs(np.subtract(scores, self._canary[1])), initial=0.0))
         if not gap <= self.canary_tolerance:
             self._replace(worker, f"its canary is {gap:.3g} nats from the others' after the restart")

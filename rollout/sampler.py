@@ -78,7 +78,7 @@ class Sampler:
             token_ids=ids,
             log_probs=(*[float("nan")] * len(prefix), *completion.log_probs),
             finish_reason=completion.finish_reason,
-            versions=(*[self.engine.version] * len(prefix), *completion.versions),
+            versions=(*completion.versions[:1] * len(prefix), *completion.versions),
             text=self.template.tokenizer.decode(list(shown), skip_special_tokens=False),
             forced=len(prefix),
             mode=request.mode,

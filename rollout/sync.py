@@ -35,7 +35,11 @@ def sync(
     is above the engine's tolerance: then rollouts would come from another policy than the one that is trained.
     """
     engine.load_weights(weights, version)
-    want = trainer_score(canary.ids)
+    return confirm(engine, version, canary, trainer_score(canary.ids))
+
+
+def confirm(engine: Engine, version: int, canary: Canary, want: Sequence[float]) -> float:
+    """Compare the canary's log-probs in every worker with the trainer's, `want`; see `sync`."""
     worst = 0.0
     for worker, got in enumerate(engine.score_all(canary.ids)):
         gap = float(np.max(np.abs(np.subtract(got, want)), initial=0.0))

@@ -25,6 +25,7 @@ from rollout.engine import (
     EngineConfig,
     Feed,
     OnDone,
+    Refresh,
     check_request,
     generate_by_stream,
     has_gpu,
@@ -45,6 +46,7 @@ class TransformersEngine:
         self.temperature = config.temperature
         self.batch_size = config.batch_size
         self.on_done: OnDone | None = None
+        self.refresh: Refresh | None = None
         dtype = resolve_dtype(config)
         self.canary_tolerance = config.canary_tolerance or CANARY_TOLERANCE[dtype]
         self.device = torch.device("cuda" if has_gpu() else "cpu")
@@ -78,10 +80,9 @@ class TransformersEngine:
 
         def look(idle: bool = False) -> None:
             nonlocal closed
-            if not closed:
-                given = more(idle)
-                closed = given is None
-                waiting.extend(given or ())
+            given = more(idle)
+            closed = given is None
+            waiting.extend(given or ())
 
         while not closed or waiting:
             look(not waiting)
@@ -134,6 +135,7 @@ class TransformersEngine:
         numbers, prompts = [i for i, _ in batch], [p for _, p in batch]
         tokens: list[list[int]] = [[] for _ in prompts]
         log_probs: list[list[float]] = [[] for _ in prompts]
+        versions: list[list[int]] = [[] for _ in prompts]
         longest = max(p.max_tokens for p in prompts)
         uniforms = torch.zeros(longest, len(prompts), dtype=torch.float64)
         for row, p in enumerate(prompts):
@@ -141,26 +143,30 @@ class TransformersEngine:
             uniforms[: p.max_tokens, row] = torch.from_numpy(draws)
         uniforms = uniforms.to(self.device)
 
-        logits, cache, mask, lengths = self._prefill(prompts)
-        width = 0 if mask is None else mask.shape[1]
-        if mask is not None:
-            mask = torch.cat([mask, mask.new_ones(len(prompts), longest)], dim=1)
         rows = list(range(len(prompts)))  # which prompt sits in which row of the batch
         live = set(rows)
         index = torch.arange(len(prompts), device=self.device)
+        version, begun = self.version, 0  # of the weights that filled the cache, and the step at which they did
+        logits, cache, mask, lengths, width = self._prefill([p.ids for p in prompts], longest)
         for step in range(longest):
             look()
+            if self.version != version:  # nothing that the old weights computed is of use
+                version, begun, rows = self.version, step, [row for row in rows if row in live]
+                index = torch.tensor(rows, device=self.device)
+                so_far = [(*prompts[row].ids, *tokens[row]) for row in rows]
+                logits, cache, mask, lengths, width = self._prefill(so_far, longest - step)
             chosen, chosen_log_probs = sample(logits, temperature, uniforms[step, index])
             for row, token, log_prob in zip(rows, chosen.tolist(), chosen_log_probs.tolist(), strict=True):
                 if row in live:
                     tokens[row].append(token)
                     log_probs[row].append(log_prob)
+                    versions[row].append(version)
                     stopped = token in self.stop_ids
                     if stopped or step + 1 == prompts[row].max_tokens:
                         live.discard(row)
-                        versions = (self.version,) * len(tokens[row])
                         reason = "stop" if stopped else "length"
-                        ended(numbers[row], Completion(tuple(tokens[row]), tuple(log_probs[row]), reason, versions))
+                        said = Completion(tuple(tokens[row]), tuple(log_probs[row]), reason, tuple(versions[row]))
+                        ended(numbers[row], said)
             if not live:
                 break
             if len(live) <= 0.8 * len(rows):  # copying the cache for every finished row would cost more than it saves
@@ -169,19 +175,20 @@ class TransformersEngine:
                 cache.batch_select_indices(keep)
                 chosen, lengths, index = chosen[keep], lengths[keep], index[keep]
                 mask = None if mask is None else mask[keep]
-            positions = (lengths + step).clamp(max=self.max_model_len - 1)  # finished rows may run past the end
+            since = step - begun
+            positions = (lengths + since).clamp(max=self.max_model_len - 1)  # finished rows may run past the end
             logits = self.model(
                 input_ids=chosen[:, None],
-                attention_mask=None if mask is None else mask[:, : width + step + 1],
+                attention_mask=None if mask is None else mask[:, : width + since + 1],
                 position_ids=positions[:, None],
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
 
-    def _prefill(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Any, Tensor | None, Tensor]:
-        """(next-token logits (B, V), KV cache, mask (B, L) or None when nothing is padded, prompt lengths (B,))."""
-        distinct = list(dict.fromkeys(p.ids for p in prompts))  # the samples of a group share their prompt
+    def _prefill(self, prompts: Sequence[tuple[int, ...]], room: int) -> tuple[Tensor, Any, Tensor | None, Tensor, int]:
+        """(next-token logits (B, V), KV cache, mask (B, L + room) or None when nothing is padded, prompt lengths (B,), L)."""
+        distinct = list(dict.fromkeys(prompts))  # the samples of a group share their prompt
         width = max(len(ids) for ids in distinct)
         ids = torch.zeros(len(distinct), width, dtype=torch.long)
         mask = torch.zeros(len(distinct), width, dtype=torch.bool)
@@ -200,10 +207,12 @@ class TransformersEngine:
             logits_to_keep=1,
         ).logits[:, -1]
         where = {prompt: row for row, prompt in enumerate(distinct)}
-        index = torch.tensor([where[p.ids] for p in prompts], device=self.device)
+        index = torch.tensor([where[ids] for ids in prompts], device=self.device)
         if len(distinct) < len(prompts):
             cache.batch_select_indices(index)
-        return logits[index], cache, mask[index] if padded else None, mask.sum(1)[index]
+        lengths = mask.sum(1)[index]
+        wide = torch.cat([mask[index], mask.new_ones(len(prompts), room)], dim=1) if padded else None
+        return logits[index], cache, wide, lengths, width
 
 
 def sample(logits: Tensor, temperature: float, uniforms: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,7 @@ from rollout.engine import (
     EngineConfig,
     Feed,
     OnDone,
+    Refresh,
     check_request,
     generate_by_stream,
     has_gpu,
@@ -48,6 +49,9 @@ class VllmEngine:
         self.version = 0
         self.temperature = config.temperature
         self.on_done: OnDone | None = None
+        self.refresh: Refresh | None = None
+        self._under_way: dict[str, tuple[int, str]] = {}  # vLLM's number of a request: ours, and vLLM's inside
+        self._older: dict[int, list[int]] = {}  # by our number: versions of the tokens before the weights changed
         self.stop_ids = sorted(set(stop_ids))
         gpu, dtype, size = has_gpu(), resolve_dtype(config), head_dim(model_path)
         self.canary_tolerance = config.canary_tolerance or CANARY_TOLERANCE[dtype]
@@ -107,12 +111,23 @@ class VllmEngine:
             tokens, log_probs = tuple(output.token_ids), tuple(output.logprobs.logprobs)
             if not all(map(math.isfinite, log_probs)):
                 raise TautError(f"engine vllm: {DIVERGED}")
-            ended(i, Completion(tokens, log_probs, output.finish_reason, (self.version,) * len(tokens)))
+            older = self._older.pop(i, [])
+            versions = (*older, *[self.version] * (len(tokens) - len(older)))
+            ended(i, Completion(tokens, log_probs, output.finish_reason, versions))
 
         self._run(wanted, complete)
 
     def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Load all weights as if from a checkpoint (this also repacks them for the CPU's kernels)."""
+        for (
+            i,
+            name,
+        ) in self._under_way.values():  # they are computed anew up to here, and a token in flight is drawn again
+            state = self.llm.llm_engine.output_processor.request_states[name]
+            older = self._older.setdefault(i, [])
+            older += [self.version] * (state.detokenizer.num_output_tokens() - len(older))
+        if self._under_way:
+            self.llm.reset_prefix_cache(reset_running_requests=True)
         pairs = [(name, tensor.detach()) for name, tensor in weights.items()]
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": pairs})
         self.llm.apply_model(_repack_tied_head)
@@ -160,7 +175,7 @@ class VllmEngine:
     def _run(self, more: Callable[[bool], list[Asked] | None], ended: Callable[[int, Any], None]) -> None:
         """Tell `ended` the number and vLLM's completion of each (number, prompt, parameters) of `more` as it ends; the process's
         own random state stays."""
-        engine, under_way = self.llm.llm_engine, dict[str, tuple[int, str]]()  # by vLLM's number of the request
+        engine, under_way = self.llm.llm_engine, self._under_way
         with _process_state_kept():
             try:
                 while True:
@@ -176,6 +191,8 @@ class VllmEngine:
                             ended(under_way.pop(output.request_id)[0], output.outputs[0])
             except BaseException:  # the next call must not find what is left of this one
                 engine.abort_request([name for _, name in under_way.values()], internal=True)
+                under_way.clear()
+                self._older.clear()
                 raise
 
 

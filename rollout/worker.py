@@ -54,6 +54,7 @@ class Worker(Actor):
         self._fed: dict[int, list[Fed]] = {}  # by the command they are for, as is the next
         self._closed: set[int] = set()
         self._number = self._dropped = 0
+        self._newer: tuple[Arrays, int] | None = None
         self._report, self._changed = Report(), threading.Condition()
         threading.Thread(target=self._serve, name="engine", daemon=True).start()
 
@@ -67,6 +68,10 @@ class Worker(Actor):
             self._fed.setdefault(number, []).extend(prompts)
             if last:
                 self._closed.add(number)
+
+    def swap(self, arrays: Arrays, version: int) -> None:
+        """Weights for the engine to take up between two tokens, or before its next command."""
+        self._newer = arrays, version
 
     def drop(self, number: int) -> None:
         """Give up the `generate` of this number, which ends with an error at the engine's next step."""
@@ -86,6 +91,8 @@ class Worker(Actor):
             number, method, args = self._commands.get()
             self._number = number
             try:
+                if method not in ("start", "load_weights"):
+                    self._take_newer()
                 result = Result(number, getattr(self, "_" + method)(*args))
             except TautError as error:
                 result = Result(number, error=str(error), refused=True)
@@ -113,6 +120,7 @@ class Worker(Actor):
             nonlocal first
             if self._dropped == number:
                 raise InterruptedError("dropped")
+            self._take_newer()
             with self._changed:
                 self._report.progress += 1
                 given, first = first, []
@@ -128,6 +136,11 @@ class Worker(Actor):
                 self._changed.notify_all()
 
         self.engine.stream(more, ended, temperature)
+
+    def _take_newer(self) -> None:
+        newer, self._newer = self._newer, None
+        if newer is not None and newer[1] > self.engine.version:
+            self._load_weights(*newer)
 
     def _load_weights(self, arrays: Arrays, version: int) -> None:
         self.engine.load_weights(to_tensors(arrays), version)

@@ -88,7 +88,7 @@ def sampled_once(run: Path, steps: int) -> list[int]:
     """The versions by step; every sample of every step is in the log, once."""
     tables = [pq.read_table(run / f"rollouts/step-{s:06d}.parquet") for s in range(1, steps + 1)]
     assert [i for t in tables for i in t["sample_id"].to_pylist()] == list(range(16 * steps))
-    return [min(t["version"].to_pylist()) for t in tables]
+    return [min(t["oldest_version"].to_pylist()) for t in tables]
 
 
 @pytest.mark.slow

@@ -147,7 +147,7 @@ def _lone(config: TrainConfig) -> Iterator[str]:
 
 def _out_of_mode(config: TrainConfig) -> Iterator[str]:
     """Settings of the asynchronous mode in another."""
-    for name, usual in (("max_staleness", 1), ("sampling_parts", 1)):
+    for name, usual in (("max_staleness", 1), ("sampling_parts", 1), ("in_flight", False)):
         if config.mode != "async" and (value := getattr(config, name)) != usual:
             yield f"{name}={value}: has no effect with mode={config.mode}; set mode=async, or leave it out"
 

@@ -173,6 +173,9 @@ class TrainConfig(_Config):
     sampling_parts: int = Field(
         default=1, ge=1, description="mode=async: parts of a step that are sampled in turn, by the newest weights each"
     )
+    in_flight: bool = Field(
+        default=False, description="mode=async: new weights also reach rollouts that are under way, between two tokens"
+    )
     cluster: str | None = Field(
         default=None,
         description="Ray cluster for rollout.workers: auto, or HOST:PORT; None: RAY_ADDRESS, or one started here",

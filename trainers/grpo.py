@@ -73,6 +73,7 @@ class Trainer:
             threaded=mode != "sync",
             pinned=mode != "async",
             parts=self.config.sampling_parts,
+            in_flight=self.config.in_flight,
         )
 
     def train(self) -> str:

@@ -31,7 +31,7 @@ from rewards.verifier import Counts
 from rollout.engine import choose_engine
 from rollout.paths import locate
 from rollout.sampler import Sampler
-from rollout.sync import Canary, sync
+from rollout.sync import Canary, confirm, sync
 from rollout.types import Request, Rollout
 from trainers.config import TrainConfig
 from trainers.learner import Learner
@@ -74,14 +74,22 @@ class Pipeline:
 
     threaded: sample in a thread of its own; without it `take` samples there and then. pinned: a step is sampled by the newest
     version that there was when it was asked for, not when it begins. parts: pieces of a step between which new weights are
-    loaded, whole groups each.
+    loaded, whole groups each. in_flight: new weights also reach the rollouts of a step that are under way, between two tokens.
     """
 
     def __init__(
-        self, sampler: Sampler, canary: Canary, temperature: float, *, threaded: bool, pinned: bool, parts: int = 1
+        self,
+        sampler: Sampler,
+        canary: Canary,
+        temperature: float,
+        *,
+        threaded: bool,
+        pinned: bool,
+        parts: int = 1,
+        in_flight: bool = False,
     ) -> None:
         self.sampler, self.canary, self.temperature = sampler, canary, temperature
-        self.threaded, self.pinned, self.parts = threaded, pinned, parts
+        self.threaded, self.pinned, self.parts, self.in_flight = threaded, pinned, parts, in_flight
         self.gap, self.loaded = 0.0, (0.0, 0)
         self._newest: Snapshot | None = None
         self._loaded: int | None = None  # version that the engine has from here
@@ -191,12 +199,37 @@ class Pipeline:
             assert wanted is not None, "published before anything is asked for"
             self._load(wanted)
             start = time.perf_counter()
-            some = sampler.sample(part)
+            some = self._in_flight(part) if self.in_flight and task.pinned is None else sampler.sample(part)
             middle = time.perf_counter()
             sampler.judge(some)  # what is left of it: each rollout is judged from its end on
             seconds, verify_seconds = seconds + middle - start, verify_seconds + time.perf_counter() - middle
             rollouts += some
         return Sampled(rollouts, sampler.verifier.take_counts(), self.gap, seconds, verify_seconds, self.loaded)
+
+    def _in_flight(self, part: Sequence[Request]) -> list[Rollout]:
+        """Sample a part, by newer weights as they come; the canary must agree with the last of them."""
+        taken: list[Snapshot] = []
+        before = self._loaded
+
+        def newer() -> tuple[Mapping[str, Tensor], int] | None:
+            newest = self._newest
+            assert newest is not None
+            if newest.version == (taken[-1].version if taken else before):
+                return None
+            self._loaded = None  # until the canary agrees
+            taken.append(newest)
+            return newest.weights, newest.version
+
+        self.sampler.engine.refresh = newer
+        try:
+            rollouts = self.sampler.sample(part)
+        finally:
+            self.sampler.engine.refresh = None
+        if taken:
+            last = taken[-1]
+            self.gap = confirm(self.sampler.engine, last.version, self.canary, last.scores)
+            self._loaded = last.version
+        return rollouts
 
     def _load(self, wanted: Snapshot) -> None:
         if wanted.version != self._loaded:
@@ -229,6 +262,8 @@ def refuse_shared_vllm(config: TrainConfig) -> None:
 
 
 def staleness(rollouts: Sequence[Rollout], step: int) -> dict[str, Any]:
-    """How many versions behind training step `step` the tokens were sampled: mean over tokens, and the most."""
+    """How many versions behind training step `step` the tokens were sampled: mean over tokens, and the most; and the share of
+    rollouts whose tokens are of several versions."""
     ages = [step - version for r in rollouts for version in r.versions]
-    return {"staleness": sum(ages) / max(len(ages), 1), "staleness_max": max(ages, default=0)}
+    mixed = sum(len(set(r.versions)) > 1 for r in rollouts) / max(len(rollouts), 1)
+    return {"staleness": sum(ages) / max(len(ages), 1), "staleness_max": max(ages, default=0), "mixed_versions": mixed}
