@@ -153,7 +153,7 @@ def test_training_with_weights_in_flight(tmp_path: Path) -> None:
     assert train(Run.start(load_config(run))) == "finished"
     done = rows(tmp_path / "run")
     assert max(row["staleness_max"] for row in done) <= 2 and max(row["mixed_versions"] for row in done) > 0
-    assert all(row["sync_gap"] < 1e-4 and row["mismatch_max"] < 2 for row in done)
+    assert all(row["sync_gap"] < 1e-4 for row in done) and done[0]["mismatch_max"] < 1e-4 < done[-1]["mismatch"]
 
 
 @pytest.mark.slow
