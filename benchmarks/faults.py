@@ -1,10 +1,10 @@
 """Kills at random moments: does a run always go on, with no group lost and none trained on twice?
 
-    python -m benchmarks.faults --kills 100          # 80 on the transformers engine, 20 on vLLM; about an hour on two cores
+    python -m benchmarks.faults --kills 100          # 80 on the transformers engine, 20 on vLLM; over an hour on two cores
     python -m benchmarks.faults --kills 6 --out DIR  # what the tests run; given again, it goes on where it was
 
-Short runs of `taut train` on the embedded benchmark are shot at: SIGKILL for the trainer's process, for a verifier's or for a Ray
-worker's, while the run samples, syncs, updates or writes a checkpoint, at a random moment of that phase. A trainer that was
+Short runs of `taut train` on the embedded benchmark are shot at: SIGKILL for the trainer's process, for a verifier's, a rollout
+worker's or one of the trainer's ranks, while the run samples, syncs, updates or writes a checkpoint, at a random moment of that phase. A trainer that was
 killed is resumed by `taut train resume=RUN`; the others must be replaced by the run itself. At the end every sample of every
 step must stand in the log once, no token may be older than the mode allows, no process may be left, and in the modes that
 promise it (sync, overlap) all metrics must be those of a run that was left alone.
@@ -39,14 +39,17 @@ def plan(kills: int, seed: int) -> list[Case]:
         number = len(cases)
         engine, mode = "vllm" if number % 5 == 4 else "transformers", list(MODES)[number % len(MODES)]
         with_worker = number % 5 == 1 or (engine == "vllm" and mode != "sync")
+        with_ranks = number % 5 == 3
         shots = []
         for k in range(total, total + size):
             phase = PHASES[k % len(PHASES)]
             victim = "driver"
             if phase == "sample" and chance.random() < VERIFIER_SHARE * len(PHASES):
                 victim = "verifier"
-            elif with_worker and phase in ("sample", "sync") and chance.random() < 0.5:
+            elif with_worker and phase in ("sample", "sync") and chance.random() < 0.75:
                 victim = "worker"
+            elif with_ranks and phase != "sample" and chance.random() < 0.75:
+                victim = "rank"
             shots.append(Kill(victim, phase, chance.randint(1, 2), chance.random()))
         cases.append(
             Case(
@@ -56,6 +59,8 @@ def plan(kills: int, seed: int) -> list[Case]:
                 workers=1 if with_worker else 0,
                 steps=2 * KILLS_A_RUN + 2,
                 kills=tuple(shots),
+                ranks=2 if with_ranks else 0,
+                in_flight=mode == "async" and number % 2 == 1,
             )
         )
         total += size
@@ -130,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
             lines.flush()
             os.fsync(lines.fileno())
         print(
-            f"{case.name} {case.engine} {case.mode} workers={case.workers}: {len(fired)} kills, {recovered} recoveries, "
+            f"{case.name} {case.engine} {case.mode} workers={case.workers} ranks={case.ranks}: {len(fired)} kills, {recovered} recoveries, "
             f"{'; '.join(wrong) or 'whole'} ({done[-1]['seconds']:.0f} s)",
             flush=True,
         )

@@ -1,4 +1,4 @@
-"""One run of `benchmarks.faults`: a trainer that shoots at itself, its worker or its verifier, and what brings it back."""
+"""One run of `benchmarks.faults`: a trainer that shoots at itself and at the processes it started, and what brings it back."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OPTIONS = [
 
 @dataclass(frozen=True)
 class Kill:
-    """victim: driver, worker or verifier. phase: of the trainer. entry: how often the phase is entered before, from 1. moment:
+    """victim: driver, worker, rank or verifier. phase: of the trainer. entry: how often the phase is entered before, from 1. moment:
     the share of the phase's usual time after which the shot falls."""
 
     victim: str
@@ -51,6 +51,8 @@ class Case:
     workers: int
     steps: int
     kills: tuple[Kill, ...]
+    ranks: int = 0
+    in_flight: bool = False
 
     @property
     def options(self) -> list[str]:
@@ -59,6 +61,8 @@ class Case:
             f"mode={self.mode}",
             f"rollout.engine={self.engine}",
             f"rollout.workers={self.workers}",
+            f"trainer.ranks={self.ranks}",
+            f"in_flight={self.in_flight}",
             f"steps={self.steps}",
         ]
         return [*OPTIONS, *more, *(["max_staleness=2"] if self.mode == "async" else [])]
@@ -66,7 +70,8 @@ class Case:
 
 def unbroken(case: Case, out: Path) -> Path:
     """A run of the same settings that is left alone, made once."""
-    whole = out / f"whole-{case.engine}-{case.mode}-{case.workers}-{case.steps}"
+    kind = (case.engine, case.mode, case.workers, case.ranks, case.in_flight, case.steps)
+    whole = out / "-".join(["whole", *map(str, kind)])
     status = whole / "status.json"
     if not (status.exists() and json.loads(status.read_text())["state"] == "finished"):
         arguments = [f"resume={whole}"] if (whole / "config.yaml").exists() else [f"out={whole}", *case.options]
@@ -172,10 +177,11 @@ def _arm(grpo: Any, shots: list[tuple[Kill, float]], file: Path) -> None:
     def shoot(kill: Kill, fired: Any) -> None:
         if not fired.acquire(blocking=False):
             return
-        trainer, victim = trainers[0], kill.victim
+        trainer, victim = trainers[-1], kill.victim
         pid = {
             "driver": os.getpid,
             "worker": lambda: trainer.engine.facts[0]["pid"],
+            "rank": lambda: trainer.learner.facts[-1]["pid"],
             "verifier": lambda: next(reversed(trainer.sampler.verifier.pids()), None),
         }[victim]()
         if pid is None or not Path(f"/proc/{pid}").exists():  # none was needed yet, or it is just being replaced
@@ -197,12 +203,16 @@ def _arm(grpo: Any, shots: list[tuple[Kill, float]], file: Path) -> None:
             fired = threading.Lock()
             timer = threading.Timer(delay, shoot, (kill, fired))
             timer.start()
-            with super().phase(name):
-                yield
-                timer.cancel()  # where it was quicker than usual: now, while it is still this phase
-                shoot(kill, fired)
-            shots.pop(0)
-            entries[0] = 0
+            try:
+                with super().phase(name):
+                    yield
+                    timer.cancel()  # where it was quicker than usual: now, while it is still this phase
+                    shoot(kill, fired)
+            finally:
+                timer.cancel()
+                if fired.locked():  # a shot at a rank ends the phase with an error
+                    shots.pop(0)
+                    entries[0] = 0
 
     def entered() -> int:
         entries[0] += 1

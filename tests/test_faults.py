@@ -21,14 +21,15 @@ def test_a_hundred_kills_are_spread_over_phases_engines_and_modes() -> None:
     assert Counter(case.engine for case, _ in shots) == {"transformers": 80, "vllm": 20}
     assert all(n >= 10 for n in Counter(kill.phase for _, kill in shots).values())
     assert {kill.phase for _, kill in shots} == set(PHASES) and {c.mode for c in cases} == {"sync", "overlap", "async"}
-    assert {kill.victim for _, kill in shots} == {"driver", "worker", "verifier"}
+    assert {kill.victim for _, kill in shots} == {"driver", "worker", "rank", "verifier"}
+    assert {case.in_flight for case in cases if case.mode == "async"} == {True, False}
 
 
 def test_what_is_lost_doubled_or_too_old_is_found(tmp_path: Path) -> None:
     case = Case("x", "transformers", "async", 0, 2, ())
     (tmp_path / "rollouts").mkdir()
     for step, ids, version in ((1, [*range(15), 3], 0), (2, [*range(16, 32)], -2)):
-        table = pa.table({"sample_id": ids, "version": [version] * 16})
+        table = pa.table({"sample_id": ids, "oldest_version": [version] * 16})
         pq.write_table(table, tmp_path / f"rollouts/step-{step:06d}.parquet")
     assert check(case, tmp_path, tmp_path) == [
         "step 1: samples [15] are lost",
