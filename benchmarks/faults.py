@@ -4,10 +4,10 @@
     python -m benchmarks.faults --kills 6 --out DIR  # what the tests run; given again, it goes on where it was
 
 Short runs of `taut train` on the embedded benchmark are shot at: SIGKILL for the trainer's process, for a verifier's, a rollout
-worker's or one of the trainer's ranks, while the run samples, syncs, updates or writes a checkpoint, at a random moment of that phase. A trainer that was
-killed is resumed by `taut train resume=RUN`; the others must be replaced by the run itself. At the end every sample of every
-step must stand in the log once, no token may be older than the mode allows, no process may be left, and in the modes that
-promise it (sync, overlap) all metrics must be those of a run that was left alone.
+worker's or one of the trainer's ranks, while the run samples, syncs, updates or writes a checkpoint, at a random moment of that
+phase. A trainer that was killed is resumed by `taut train resume=RUN`; the others must be replaced by the run itself. At the end
+every sample of every step must stand in the log once, no token may be older than the mode allows, no process may be left, and in
+the modes that promise it (sync, overlap) all metrics must be those of a run that was left alone.
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ def main(arguments: list[str] | None = None) -> int:
             lines.flush()
             os.fsync(lines.fileno())
         print(
-            f"{case.name} {case.engine} {case.mode} workers={case.workers} ranks={case.ranks}: {len(fired)} kills, {recovered} recoveries, "
-            f"{'; '.join(wrong) or 'whole'} ({done[-1]['seconds']:.0f} s)",
+            f"{case.name} {case.engine} {case.mode} workers={case.workers} ranks={case.ranks}: {len(fired)} kills, "
+            f"{recovered} recoveries, {'; '.join(wrong) or 'whole'} ({done[-1]['seconds']:.0f} s)",
             flush=True,
         )
         if not options.keep and not wrong:

@@ -32,8 +32,8 @@ OPTIONS = [
 
 @dataclass(frozen=True)
 class Kill:
-    """victim: driver, worker, rank or verifier. phase: of the trainer. entry: how often the phase is entered before, from 1. moment:
-    the share of the phase's usual time after which the shot falls."""
+    """victim: driver, worker, rank or verifier. phase: of the trainer. entry: how often the phase is entered before, from 1.
+    moment: the share of the phase's usual time after which the shot falls."""
 
     victim: str
     phase: str
