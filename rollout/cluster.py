@@ -10,23 +10,83 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
 from rewards.errors import TautError
 from rollout.actor import dump_stack, versions
 
+JOIN_S = 20.0  # until the nodes of a cluster that was just started have come
 KNOCK_S = 15.0  # a head that was just started may need some seconds to listen
 PLACE_S = 60.0  # until a worker's process should be there; after that it is looked whether there is any room for it
 
 
-def connect(workers: int, address: str | None = None) -> bool:
-    """Join the cluster at `address` (default: RAY_ADDRESS), or start one on this machine; whether that was done here.
+class Gpus(BaseModel):
+    """What one side of a run takes of a cluster."""
 
-    address: HOST:PORT, ray://HOST:PORT, or "auto" for the one that runs on this machine. Raises TautError where there is none.
+    model_config = ConfigDict(extra="forbid")
+
+    gpus: int | None = Field(
+        default=None, ge=1, description="GPUs that it must get; None: one a process where there are any"
+    )
+
+
+class ClusterConfig(BaseModel):
+    """The section `cluster` of a run's config: which Ray cluster, and who gets how many of its GPUs. `cluster: auto` alone is its
+    address. rollout.gpus stands for as many workers as rollout.tensor_parallel makes of them, trainer.gpus for as many ranks."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    address: str | None = Field(
+        default=None, description="auto, or HOST:PORT; None: RAY_ADDRESS, or one started on this machine"
+    )
+    rollout: Gpus = Gpus()
+    trainer: Gpus = Gpus()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _address_alone(cls, value: Any) -> Any:
+        return {"address": value} if value is None or isinstance(value, str) else value
+
+    @property
+    def asked(self) -> dict[str, int]:
+        """GPUs that must be there, by setting."""
+        sides = {"cluster.rollout.gpus": self.rollout.gpus, "cluster.trainer.gpus": self.trainer.gpus}
+        return {name: gpus for name, gpus in sides.items() if gpus}
+
+
+def connect(places: int, cluster: ClusterConfig | None = None) -> bool:
+    """Join a cluster, or start one on this machine with a core for each of `places` processes; whether that was done here.
+
+    Raises TautError where there is none, or it lacks GPUs that were asked for.
     """
     import ray
 
-    if ray.is_initialized():
-        return False
-    address = address or os.environ.get("RAY_ADDRESS")
+    cluster = cluster or ClusterConfig()
+    joined = False
+    if not ray.is_initialized():
+        _join(places, cluster.address or os.environ.get("RAY_ADDRESS"))
+        joined = True
+    if wanted := sum(cluster.asked.values()):
+        until = time.monotonic() + JOIN_S
+        while (have := ray.cluster_resources()).get("GPU", 0) < wanted:
+            if time.monotonic() > until:
+                nodes = sum(node["Alive"] for node in ray.nodes())
+                if joined:
+                    ray.shutdown()
+                said = ", ".join(f"{name}={gpus}" for name, gpus in cluster.asked.items())
+                raise TautError(
+                    f"{said}: the Ray cluster has {have.get('GPU', 0):g} GPUs and {have.get('CPU', 0):g} cores on "
+                    f"{nodes} nodes; start Ray on machines with GPUs "
+                    "(cluster.address says where it is), ask for fewer, or say rollout.workers=N and trainer.ranks=N to take cores"
+                )
+            time.sleep(0.5)
+    return joined
+
+
+def _join(places: int, address: str | None) -> None:
+    """`ray.init`, with its errors in words."""
+    import ray
+
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 starves the workers on a shared machine
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its new default; silences a warning
@@ -36,11 +96,11 @@ def connect(workers: int, address: str | None = None) -> bool:
         show_token()
         options["address"] = address
     else:
-        options |= {"num_cpus": max(workers, len(os.sched_getaffinity(0))), "include_dashboard": False}
+        options |= {"num_cpus": max(places, len(os.sched_getaffinity(0))), "include_dashboard": False}
     for attempts_left in (2, 1, 0):
         try:
             ray.init(**options)
-            return True
+            return
         except ConnectionError as error:  # also Ray's "could not find any running Ray instance"
             ray.shutdown()
             raise TautError(_silent(address, error)) from error
@@ -52,8 +112,8 @@ def connect(workers: int, address: str | None = None) -> bool:
                 ) from error
             if not attempts_left:
                 raise TautError(
-                    f"rollout.workers={workers}: Ray did not start ({_line(error)}); is the machine overloaded, or RAY_ADDRESS "
-                    "stale? rollout.workers=0 does without Ray"
+                    f"{places} processes on Ray: it did not start ({_line(error)}); is the machine overloaded, or RAY_ADDRESS "
+                    "stale? rollout.workers=0 and trainer.ranks=0 do without Ray"
                 ) from error
     raise AssertionError("not reached")
 
@@ -93,7 +153,7 @@ def show_token() -> None:
 
 def gpus_each(workers: int, tensor_parallel: int = 1, what: str = "rollout.workers") -> int:
     """GPUs of a worker (or of what the setting `what` counts): `tensor_parallel` when the cluster has as many for each, 0 when
-    it has none.
+    it has none and cores must do.
 
     Raises TautError for a cluster too small: what was asked, what there is.
     """
@@ -101,22 +161,24 @@ def gpus_each(workers: int, tensor_parallel: int = 1, what: str = "rollout.worke
 
     have = ray.cluster_resources()
     cpus, gpus = int(have.get("CPU", 0)), int(have.get("GPU", 0))
-    if cpus < workers or 0 < gpus < workers * tensor_parallel:
-        most = min(cpus, gpus // tensor_parallel if gpus else cpus)
+    cores = workers if gpus else workers * tensor_parallel
+    if cpus < cores or 0 < gpus < workers * tensor_parallel:
+        each = "a core" if tensor_parallel == 1 else f"{tensor_parallel} cores" if not gpus else "a core"
+        more = f" and {tensor_parallel} GPU{'s' * (tensor_parallel > 1)}" if gpus else ""
+        most = min(cpus, gpus // tensor_parallel) if gpus else cpus // tensor_parallel
         raise TautError(
-            f"{what}={workers}: each takes a core, and "
-            f"{'a GPU' if tensor_parallel == 1 else f'{tensor_parallel} GPUs'} where there are any, but the Ray cluster has {cpus} "
-            f"cores and {gpus} GPUs; set {what}={most} or less"
+            f"{what}={workers}: each takes {each}{more}, but the Ray cluster has {cpus} cores and {gpus} GPUs; set {what}={most} "
+            "or less"
         )
     return tensor_parallel if gpus else 0
 
 
-def reserve(workers: int, gpus: int) -> Any:
-    """A placement group with a core, and `gpus` GPUs of one node, for each worker; Ray gives a bundle whose node dies another
-    place as soon as there is one."""
+def reserve(workers: int, gpus: int, cores: int = 1) -> Any:
+    """A placement group with `cores` cores, and `gpus` GPUs of one node, for each worker; Ray gives a bundle whose node dies
+    another place as soon as there is one."""
     from ray.util import placement_group
 
-    bundle = {"CPU": 1.0} | ({"GPU": float(gpus)} if gpus else {})
+    bundle = {"CPU": float(cores)} | ({"GPU": float(gpus)} if gpus else {})
     return placement_group([dict(bundle) for _ in range(workers)], strategy="PACK")
 
 
@@ -127,7 +189,7 @@ def release(group: Any) -> None:
     remove_placement_group(group)
 
 
-def spawn(worker: type, group: Any, index: int, gpus: int) -> Any:
+def spawn(worker: type, group: Any, index: int, gpus: int, cores: int = 1) -> Any:
     """A new actor in the index-th place of a group; it imports our packages from wherever the driver did."""
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -138,7 +200,7 @@ def spawn(worker: type, group: Any, index: int, gpus: int) -> Any:
     if not gpus:
         env["OMP_NUM_THREADS"] = "1"
     options = ray.remote(worker).options(
-        num_cpus=1,
+        num_cpus=cores,
         num_gpus=gpus,
         max_restarts=0,
         max_task_retries=0,

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from rewards.errors import TautError
+from rollout.memory import BYTES, GIB, parameters, refuse_without_room
 from rollout.types import Completion, Prompt
 
 if TYPE_CHECKING:
     import torch
+
+    from rollout.cluster import ClusterConfig
 
 log = logging.getLogger("taut.rollout")
 
@@ -39,6 +42,7 @@ class EngineConfig(BaseModel):
     workers: int = Field(
         default=0, ge=0, description="0: in the trainer's process; N: N Ray actors, a core or GPU each"
     )
+    tensor_parallel: int = Field(default=1, ge=1, description="vLLM: GPUs (or cores) of a worker that share one model")
     temperature: float = Field(default=1.0, gt=0)
     max_model_len: int | None = Field(default=None, gt=1, description="prompt plus response; None: the model's limit")
     gpu_memory_utilization: float = Field(default=0.5, gt=0, le=1, description="vLLM's share of a GPU")
@@ -140,7 +144,9 @@ def generate_by_stream(engine: LocalEngine, prompts: Sequence[Prompt], temperatu
     return [done[i] for i in range(len(prompts))]
 
 
-def make_engine(config: EngineConfig, model_path: str, stop_ids: Sequence[int], cluster: str | None = None) -> Engine:
+def make_engine(
+    config: EngineConfig, model_path: str, stop_ids: Sequence[int], cluster: ClusterConfig | None = None
+) -> Engine:
     """An engine for the model in folder `model_path`; sampling a token of `stop_ids` ends a completion.
     cluster: see `rollout.cluster.connect`."""
     if config.workers > 0:
@@ -149,15 +155,35 @@ def make_engine(config: EngineConfig, model_path: str, stop_ids: Sequence[int], 
         return RayPool(config, model_path, stop_ids, cluster)
     name, why = choose_engine(config, model_path)
     log.info("engine: %s (%s)", name, why)
+    _refuse_without_room(config, model_path, name)
     if config.core is not None and not has_gpu():
         _bind(config.core)
     if name == "vllm":
         from rollout.vllm_engine import VllmEngine
 
         return VllmEngine(config, model_path, stop_ids)
+    if config.tensor_parallel > 1:
+        raise TautError(
+            f"rollout.tensor_parallel={config.tensor_parallel}: the transformers engine ({why}) runs on one device; set "
+            "rollout.engine=vllm, or rollout.tensor_parallel=1"
+        )
     from rollout.transformers_engine import TransformersEngine
 
     return TransformersEngine(config, model_path, stop_ids)
+
+
+def _refuse_without_room(config: EngineConfig, model_path: str, name: str) -> None:
+    """Raises TautError where the weights, and on a CPU the room that vLLM is to take for keys and values, do not fit."""
+    if (numbers := parameters(model_path)) is None:
+        return
+    gpu, dtype = has_gpu(), resolve_dtype(config)
+    parts = {f"of weights in {dtype}": numbers * BYTES[dtype] // config.tensor_parallel}
+    remedy = "set rollout.dtype=bfloat16, fewer rollout.workers on this machine, or take a larger one"
+    if name == "vllm" and not gpu:
+        parts["of keys and values (rollout.kv_cache_gib)"] = config.kv_cache_gib * GIB
+    if gpu:
+        remedy = "set a larger rollout.tensor_parallel (vLLM), or take a larger GPU"
+    refuse_without_room("rollout", model_path, parts, gpu, remedy)
 
 
 def choose_engine(config: EngineConfig, model_path: str) -> tuple[str, str]:

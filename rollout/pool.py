@@ -29,6 +29,8 @@ from rollout.worker import Report, Worker
 if TYPE_CHECKING:
     import torch
 
+    from rollout.cluster import ClusterConfig
+
 log = logging.getLogger("taut.rollout")
 
 START_DEADLINE_S = 900.0  # an engine's first start on a busy machine: imports, kernels compiled, weights read
@@ -68,7 +70,7 @@ class RayPool:
     """See `rollout.engine.Engine`. `facts`: what each worker said of itself when it started (pid, node, core, ...)."""
 
     def __init__(
-        self, config: EngineConfig, model_path: str, stop_ids: Sequence[int], address: str | None = None
+        self, config: EngineConfig, model_path: str, stop_ids: Sequence[int], place: ClusterConfig | None = None
     ) -> None:
         self.config = config
         self.version = 0
@@ -86,10 +88,11 @@ class RayPool:
         self._schedule: Schedule | None = None
         self._take: Callable[[int, Completion], None] = lambda item, completion: None
         self._group: Any = None  # the workers' places
-        self._owns_ray = cluster.connect(config.workers, address)
+        self._owns_ray = cluster.connect(config.workers * config.tensor_parallel, place)
         try:
-            self._gpus = cluster.gpus_each(config.workers)
-            self._group = cluster.reserve(config.workers, self._gpus)
+            self._gpus = cluster.gpus_each(config.workers, config.tensor_parallel)
+            self._cores = 1 if self._gpus else config.tensor_parallel
+            self._group = cluster.reserve(config.workers, self._gpus, self._cores)
             for worker in range(config.workers):
                 self._members.append(self._spawn(worker))
             self._pump(self._busy)
@@ -331,7 +334,7 @@ class RayPool:
             self._replace(worker, f"its canary is {gap:.3g} nats from the others' after the restart")
 
     def _spawn(self, worker: int) -> _Member:
-        actor = cluster.spawn(Worker, self._group, worker, self._gpus)
+        actor = cluster.spawn(Worker, self._group, worker, self._gpus, self._cores)
         member = _Member(actor, actor.hello.remote())
         member.todo.append(
             _Command("start", (*self._make, worker), lambda facts: self.facts[worker].update(facts), True)

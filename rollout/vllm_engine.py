@@ -60,11 +60,14 @@ class VllmEngine:
                 f"model={model_path}: on a CPU vLLM cannot do head_dim={size}, only one of "
                 f"{', '.join(map(str, CPU_HEAD_DIMS))}; set rollout.engine=transformers"
             )
-        _set_environment(gpu, local=Path(model_path).is_dir())
+        self._repacks = not gpu
+        _set_environment(gpu, Path(model_path).is_dir(), config.tensor_parallel)
         room: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
         if not gpu:
             # A prompt split over two steps makes vLLM rewind the request's generator, which a CPU generator cannot do.
             room = {"kv_cache_memory_bytes": config.kv_cache_gib * GIB, "enable_chunked_prefill": False}
+        if config.tensor_parallel > 1:  # its processes are children of this one, and get weights through shared memory
+            room |= {"tensor_parallel_size": config.tensor_parallel, "distributed_executor_backend": "mp"}
         with _process_state_kept():
             from vllm import LLM
 
@@ -130,7 +133,8 @@ class VllmEngine:
             self.llm.reset_prefix_cache(reset_running_requests=True)
         pairs = [(name, tensor.detach()) for name, tensor in weights.items()]
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": pairs})
-        self.llm.apply_model(_repack_tied_head)
+        if self._repacks:
+            self.llm.apply_model(_repack_tied_head)
         self.llm.reset_prefix_cache()
         self.version = version
 
@@ -206,7 +210,7 @@ def _repack_tied_head(model: Any) -> None:
         head.quant_method.process_weights_after_loading(head)
 
 
-def _set_environment(gpu: bool, local: bool) -> None:
+def _set_environment(gpu: bool, local: bool, tensor_parallel: int) -> None:
     """What vLLM must find in the environment when it is imported; what the user has set stays."""
     wanted = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives in this process: weights are handed over as tensors
@@ -214,8 +218,11 @@ def _set_environment(gpu: bool, local: bool) -> None:
         "VLLM_LOGGING_LEVEL": "ERROR",
     }
     if not gpu:
-        wanted["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+        cores, n = list(map(str, sorted(os.sched_getaffinity(0)))), tensor_parallel
+        wanted["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(",".join(cores[k::n]) for k in range(n) if cores[k::n])
         wanted["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # the one that was tested; "auto" depends on what else is installed
+        if tensor_parallel > 1:
+            wanted["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # `_repack_tied_head` goes to its own processes
     if local:
         wanted["HF_HUB_OFFLINE"] = "1"
     for name, value in wanted.items():

@@ -104,10 +104,11 @@ class Worker(Actor):
                 self._changed.notify_all()
 
     def _start(self, config: EngineConfig, model_path: str, stop_ids: Sequence[int], index: int) -> dict[str, Any]:
-        """Make the engine, on the index-th of the cores this process may use; facts about it."""
-        cores = sorted(os.sched_getaffinity(0))
-        core = cores[index % len(cores)]
-        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = str(core)
+        """Make the engine, on the index-th of the cores this process may use, or the index-th few; facts about it."""
+        cores, each = sorted(os.sched_getaffinity(0)), config.tensor_parallel
+        own = [cores[(index * each + k) % len(cores)] for k in range(each)]
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(map(str, own))
+        core = own[0] if each == 1 else None
         self.engine = make_engine(config.model_copy(update={"workers": 0, "core": core}), model_path, stop_ids)
         facts = ("name", "canary_tolerance", "max_model_len", "vocab_size")
         return {"core": core} | {name: getattr(self.engine, name) for name in facts}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -16,8 +18,10 @@ import yaml
 from rewards.errors import TautError
 from rollout import cluster as clusters
 from rollout.engine import EngineConfig, make_engine
+from rollout.memory import parameters
 from tests import tiny
 from trainers.config import load_config
+from trainers.learner import make_learner, start_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,7 +36,7 @@ def node_dies(folder: str) -> None:
     nodes = [cluster.add_node(num_cpus=1, **store) for _ in range(3)]
     model = tiny.qwen3(Path(folder) / "model", 0)
     config = EngineConfig(engine="transformers", temperature=0.8, batch_size=16, workers=2)
-    pool = make_engine(config, str(model), tiny.STOPS, cluster.address)
+    pool = make_engine(config, str(model), tiny.STOPS, clusters.ClusterConfig(address=cluster.address))
 
     def kill(node: str) -> threading.Timer:
         doomed = next(n for n in nodes if n.node_id == node)
@@ -82,7 +86,75 @@ def test_a_node_dies_in_mid_call(tmp_path: Path) -> None:
 def test_where_no_cluster_answers() -> None:
     start = time.monotonic()
     with pytest.raises(TautError, match=r"cluster=127\.0\.0\.1:1: no Ray cluster answers there"):
-        clusters.connect(1, "127.0.0.1:1")
+        clusters.connect(1, clusters.ClusterConfig(address="127.0.0.1:1"))
+    assert time.monotonic() - start < 60
+
+
+@pytest.mark.slow
+def test_gpus_that_are_not_there_and_places_of_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray counts GPUs as it is told: the places are real, the GPUs are numbers."""
+    import ray
+
+    start, config = time.monotonic(), load_config(["cluster.rollout.gpus=6", "cluster.trainer.gpus=2"])
+    asked = r"cluster\.rollout\.gpus=6, cluster\.trainer\.gpus=2: the Ray cluster has 0 GPUs and .* on 1 nodes"
+    with pytest.raises(TautError, match=asked):
+        clusters.connect(8, config.cluster)
+    assert time.monotonic() - start < 60 and not ray.is_initialized()
+
+    ray.init(num_cpus=4, num_gpus=5, include_dashboard=False, log_to_driver=False)
+    try:
+        assert clusters.gpus_each(2, 2) == 2
+        with pytest.raises(
+            TautError, match=r"rollout\.workers=3: each takes a core and 2 GPUs, .* 4 cores and 5 GPUs; .*=2 or less"
+        ):
+            clusters.gpus_each(3, 2)
+        group = clusters.reserve(2, 2)
+        ray.get(group.ready(), timeout=30)
+        assert group.bundle_specs == [{"CPU": 1.0, "GPU": 2.0}] * 2
+        monkeypatch.setattr(clusters, "PLACE_S", 3.0)
+        ranks = clusters.reserve(2, 1)
+        time.sleep(2)
+        assert "trainer.ranks=2: no room for one of them" in clusters.no_room(ranks, 2, 1, what="trainer.ranks")
+    finally:
+        ray.shutdown()
+
+
+def test_gpus_stand_for_workers_and_ranks() -> None:
+    config = load_config(
+        ["cluster={address: auto, rollout: {gpus: 6}, trainer: {gpus: 2}}", "rollout.tensor_parallel=2"]
+    )
+    assert (config.rollout.workers, config.trainer.ranks, config.cluster.address) == (3, 2, "auto")
+    for more, told in (
+        ("rollout.tensor_parallel=4", "that is 1.5 workers"),
+        ("rollout.workers=4", r"rollout\.workers is 4"),
+        ("trainer.ranks=3", r"trainer\.ranks is 3"),
+        ("cluster.trainer.gpu=1", "gpus"),
+    ):
+        with pytest.raises(TautError, match=told):
+            load_config(["cluster.rollout.gpus=6", "cluster.trainer.gpus=2", more])
+
+
+def test_a_model_that_does_not_fit_is_named_with_what_it_needs(tmp_path: Path) -> None:
+    """A file of weights as large as it says, but sparse: nothing of it is read."""
+    big = tmp_path / "big"
+    tiny.qwen3(big, 0)
+    count = 10**12
+    header = json.dumps({"w": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}).encode()
+    with (big / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + 4 * count)
+    assert parameters(big) == count
+    start = time.monotonic()
+    with pytest.raises(
+        TautError, match=r"rollout: .*big needs 372[56]\.\d GiB \(372[56]\.\d GiB of weights in float32.*GiB free; set"
+    ):
+        make_engine(EngineConfig(engine="transformers"), str(big), tiny.STOPS)
+    with pytest.raises(TautError, match=r"trainer: .* 1000\.00 B weights, gradients and optimiser.*trainer\.ranks"):
+        make_learner(start_of(load_config([f"model={big}", "data=x"], refused=False), None))
+    with pytest.raises(TautError, match=r"rollout\.tensor_parallel=2: the transformers engine .* one device"):
+        make_engine(
+            EngineConfig(engine="transformers", tensor_parallel=2), str(tiny.qwen3(tmp_path / "small", 0)), tiny.STOPS
+        )
     assert time.monotonic() - start < 60
 
 
@@ -108,4 +180,9 @@ def test_the_files_for_clusters_start_what_there_is() -> None:
     assert job["kind"] == "RayJob" and "cluster=auto" in job["spec"]["entrypoint"] and '"cluster=${address}"' in script
     settings = [word for word in job["spec"]["entrypoint"].rpartition("taut train ")[2].split() if "=" in word]
     config = load_config([s.rstrip(";'") for s in settings])
-    assert (config.mode, config.max_staleness, config.cluster, config.rollout.workers) == ("async", 2, "auto", 16)
+    assert (config.mode, config.max_staleness, config.cluster.address, config.rollout.workers) == (
+        "async",
+        2,
+        "auto",
+        16,
+    )

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from rewards.errors import TautError
@@ -91,6 +92,26 @@ def test_two_vllm_workers(cluster: None, models: tuple[Path, Path]) -> None:
         assert pool.generate(asked) == given
     finally:
         pool.close()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two cores for one model")
+def test_a_worker_of_two_cores(cluster: None, tmp_path: Path) -> None:
+    """Tensor parallel: two processes of vLLM's share the model, get its new weights and end with their worker."""
+    old, new = tiny.qwen3(tmp_path / "a", 0, 4, 2), tiny.qwen3(tmp_path / "b", 1, 4, 2)
+    pool: Any = make_engine(
+        EngineConfig(engine="vllm", temperature=0.8, workers=1, tensor_parallel=2), str(old), tiny.STOPS
+    )
+    try:
+        shares = psutil.Process(pool.facts[0]["pid"]).children(recursive=True)
+        assert len(shares) >= 2
+        score = tiny.trainer_scores(new, 0.8)
+        assert sync(pool, tiny.weights(new), 1, CANARY, score) < 1e-5
+        asked = tiny.prompts(4, 4, (20, 60))
+        assert tiny.largest_gap(score, asked, pool.generate(asked)) < 1e-5
+    finally:
+        pool.close()
+    assert not psutil.wait_procs(shares, timeout=30)[1]
 
 
 class FlakyEngine:

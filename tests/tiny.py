@@ -13,7 +13,7 @@ STOPS = (7, 8)
 VOCABULARY = 136
 
 
-def qwen3(folder: Path, seed: int) -> Path:
+def qwen3(folder: Path, seed: int, heads: int = 3, kv_heads: int = 1) -> Path:
     """A 0.4M-parameter Qwen3 in `folder`: grouped queries and tied embeddings, a head size that vLLM can do on a CPU."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -23,8 +23,8 @@ def qwen3(folder: Path, seed: int) -> Path:
         vocab_size=VOCABULARY,
         hidden_size=96,
         num_hidden_layers=4,
-        num_attention_heads=3,
-        num_key_value_heads=1,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
         head_dim=32,
         intermediate_size=256,
         max_position_embeddings=512,

@@ -59,8 +59,10 @@ def reasons(config: TrainConfig) -> Iterator[str]:
     yield from _lone(config)
     yield from _out_of_mode(config)
     yield from _unused_fill(config)
-    if config.cluster is not None and not config.rollout.workers:
-        yield f"cluster={config.cluster}: nothing would run there; add rollout.workers=N, or leave it out"
+    if config.cluster.address is not None and not config.rollout.workers and not config.trainer.ranks:
+        yield (
+            f"cluster={config.cluster.address}: nothing would run there; add rollout.workers=N or trainer.ranks=N, or leave it out"
+        )
 
 
 def _ignored(config: TrainConfig) -> Iterator[str]:

@@ -18,6 +18,7 @@ from rewards.errors import TautError
 from rewards.registry import Node, describe, dump, nearest
 from rewards.verifier.extract import Mode
 from rewards.verifier.verifier import check_settings
+from rollout.cluster import ClusterConfig
 from rollout.engine import EngineConfig
 from rollout.sampling import AnyPlan
 from trainers.advantages.base import AnyAdvantage
@@ -176,10 +177,7 @@ class TrainConfig(_Config):
     in_flight: bool = Field(
         default=False, description="mode=async: new weights also reach rollouts that are under way, between two tokens"
     )
-    cluster: str | None = Field(
-        default=None,
-        description="Ray cluster for rollout.workers: auto, or HOST:PORT; None: RAY_ADDRESS, or one started here",
-    )
+    cluster: ClusterConfig = ClusterConfig()
     strict: bool = Field(
         default=False, description="refuse a reward for which `taut check` finds a wrong rollout ahead of a correct one"
     )
@@ -221,6 +219,21 @@ class TrainConfig(_Config):
                 "difficulty: needs the accuracy by problem; give reference=FILE, which "
                 "`taut eval model=... data=... samples=8 reference=FILE` writes"
             )
+        if (gpus := self.cluster.rollout.gpus) is not None:
+            workers, rest = divmod(gpus, self.rollout.tensor_parallel)
+            if rest or self.rollout.workers not in (0, workers):
+                raise ValueError(
+                    f"cluster.rollout.gpus={gpus}: with rollout.tensor_parallel={self.rollout.tensor_parallel} that is "
+                    f"{gpus / self.rollout.tensor_parallel:g} workers, rollout.workers is {self.rollout.workers}; give a multiple, "
+                    "and leave rollout.workers out"
+                )
+            self.rollout = self.rollout.model_copy(update={"workers": workers})
+        if (gpus := self.cluster.trainer.gpus) is not None:
+            if self.trainer.ranks not in (0, gpus):
+                raise ValueError(
+                    f"cluster.trainer.gpus={gpus}: is a rank each, trainer.ranks is {self.trainer.ranks}; leave one of them out"
+                )
+            self.trainer = self.trainer.model_copy(update={"ranks": gpus})
         return self
 
 

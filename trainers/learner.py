@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rewards.errors import TautError
+from rollout.memory import parameters, refuse_without_room
 from rollout.paths import locate
 from rollout.types import Rollout
 from trainers.config import TrainConfig
@@ -81,6 +82,7 @@ class LocalLearner:
 
     def __init__(self, start: Start, share: Share | None = None, mesh: Any = None, device: str = "auto") -> None:
         config, self.share, self.mesh = start.config, share or Share(), mesh
+        refuse_training_without_room(start, self.share.world, device)
         self.policy, self.dtype = self._load(start.model, config, device, config.lora)
         reference = None
         if "ref_log_prob" in config.objective.needs:
@@ -169,6 +171,23 @@ class LocalLearner:
 
     def close(self) -> None:
         pass
+
+
+def refuse_training_without_room(start: Start, world: int, device: str) -> None:
+    """Raises TautError where weights, gradients and AdamW's two moments do not fit; activations come on top of them."""
+    if (numbers := parameters(start.model)) is None:
+        return
+    config, gpu = start.config, device != "cpu" and torch.cuda.is_available()
+    narrow = config.dtype == "bfloat16" or (config.dtype == "auto" and gpu)
+    trained = 0.02 if config.lora else 1.0  # of LoRA only the order of magnitude
+    each = (2 if narrow and world == 1 else 4) + trained * (16 if narrow and world == 1 else 12)
+    parts = {f"for {numbers / 1e9:.2f} B weights, gradients and optimiser": int(numbers * each) // world}
+    if "ref_log_prob" in config.objective.needs:
+        parts["for the reference model"] = numbers * (2 if narrow and world == 1 else 4) // world
+    remedy = (
+        "spread it over more trainer.ranks (each on a GPU or machine of its own), or train factors only (lora.rank=16)"
+    )
+    refuse_without_room("trainer", start.model, parts, gpu, remedy)
 
 
 def foreign(folder: Path, error: BaseException) -> TautError:

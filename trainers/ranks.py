@@ -93,7 +93,8 @@ class RankedLearner:
         self.facts: list[dict[str, Any]] = []
         self._ranks: list[Any] = []
         self._group: Any = None
-        self._owns_ray = cluster.connect(self.world + start.config.rollout.workers, start.config.cluster)
+        workers = start.config.rollout
+        self._owns_ray = cluster.connect(self.world + workers.workers * workers.tensor_parallel, start.config.cluster)
         try:
             gpus = cluster.gpus_each(self.world, what="trainer.ranks")
             self._group = cluster.reserve(self.world, gpus)
