@@ -30,6 +30,12 @@ DIVERGED = "log-probs are not finite: the weights have diverged; go back to a ch
 OnDone = Callable[[int, Completion], None]
 Refresh = Callable[[], "tuple[Mapping[str, torch.Tensor], int] | None"]
 Feed = Callable[[bool], "Sequence[tuple[int, Prompt]] | None"]
+
+
+class Enough(Exception):
+    """Raised by `generate` when `Engine.enough` says so: what had ended by then was told to `on_done`, the rest is given up."""
+
+
 CANARY_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}  # nats, largest gap of one token
 
 
@@ -69,6 +75,7 @@ class Engine(Protocol):
     refresh: when set, `generate` asks it now and then for weights newer than the engine's, with their version. They are loaded
     between two tokens: what is under way goes on under them as if it had been a prompt (no key or value of the old weights is
     read again), so that each token has one version, and the log-prob that this version gives it.
+    enough: when set, `generate` asks it now and then whether what has ended will do, and if so raises Enough.
     """
 
     name: str
@@ -79,6 +86,7 @@ class Engine(Protocol):
     vocab_size: int
     on_done: OnDone | None
     refresh: Refresh | None
+    enough: Callable[[], bool] | None
 
     def generate(self, prompts: Sequence[Prompt], temperature: float | None = None) -> list[Completion]:
         """One completion a prompt, in the order asked.
@@ -136,6 +144,8 @@ def generate_by_stream(engine: LocalEngine, prompts: Sequence[Prompt], temperatu
             engine.on_done(i, completion)
 
     def more(idle: bool) -> list[tuple[int, Prompt]] | None:
+        if engine.enough is not None and engine.enough():
+            raise Enough
         if engine.refresh is not None and (newer := engine.refresh()) is not None:
             engine.load_weights(*newer)
         return asked.pop() if asked else None

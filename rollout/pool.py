@@ -20,7 +20,7 @@ import numpy as np
 
 from rewards.errors import TautError
 from rollout import cluster
-from rollout.engine import EngineConfig, OnDone, Refresh, check_request
+from rollout.engine import EngineConfig, Enough, OnDone, Refresh, check_request
 from rollout.schedule import Schedule, Watch
 from rollout.types import Completion, Prompt
 from rollout.weights import to_arrays
@@ -77,6 +77,7 @@ class RayPool:
         self.temperature = config.temperature
         self.on_done: OnDone | None = None
         self.refresh: Refresh | None = None
+        self.enough: Callable[[], bool] | None = None
         self.facts: list[dict[str, Any]] = [{} for _ in range(config.workers)]
         self._make = (config, model_path, tuple(stop_ids))
         self._members: list[_Member] = []
@@ -122,6 +123,8 @@ class RayPool:
                 self.on_done(item, completion)
 
         def give() -> None:
+            if self.enough is not None and self.enough():
+                raise Enough
             if self.refresh is not None and (newer := self.refresh()) is not None:
                 self._swap(*newer)
             for worker, items in schedule.assign():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import numpy as np
 from rewards.batch import Batch, Verdict
 from rewards.errors import TautError
 from rewards.verifier import Judgement, Verifier
-from rollout.engine import Engine
+from rollout.engine import Engine, Enough
 from rollout.prompts import PromptTemplate
 from rollout.seeds import seed_of
 from rollout.types import Completion, Problem, Prompt, Request, Rollout
@@ -29,8 +30,13 @@ class Sampler:
     seed: int
     _begun: dict[int, tuple[Rollout, Future[Judgement]]] = field(default_factory=dict)  # by the rollout's identity
 
-    def sample(self, requests: Sequence[Request], temperature: float | None = None) -> list[Rollout]:
-        """One rollout a request, in order; `judge` them next. The verifier begins with each as soon as the engine gives it."""
+    def sample(
+        self, requests: Sequence[Request], temperature: float | None = None, wanted: int | None = None
+    ) -> list[Rollout]:
+        """One rollout a request, in order; `judge` them next. The verifier begins with each as soon as the engine gives it.
+
+        wanted: as soon as so many groups are whole the others are given up; the rollouts are those of the first that were whole.
+        """
         tokenizer = self.template.tokenizer
         texts = dict.fromkeys(text for r in requests for text in (r.prompt, r.train_prompt) if text)
         encoded = {text: self.template.encode(text) for text in texts}
@@ -49,23 +55,33 @@ class Sampler:
                 )
             )
         rollouts: dict[int, Rollout] = {}
+        lacking, whole = Counter(r.group for r in requests), list[int]()  # rollouts by group; groups as they ended
         self._begun.clear()
 
         def ended(i: int, completion: Completion) -> None:
             r = requests[i]
             rollouts[i] = self._rollout(r, encoded[r.train_prompt or r.prompt], prefixes.get(r.prefix, ()), completion)
+            lacking[r.group] -= 1
+            if not lacking[r.group]:
+                whole.append(r.group)
             if self.verifier:  # without one a sampler only samples
                 self._begun[id(rollouts[i])] = rollouts[i], self._begin(rollouts[i])
 
         self.engine.on_done = ended
+        if wanted is not None:
+            self.engine.enough = lambda: len(whole) >= wanted
         try:
             completions = self.engine.generate(prompts, temperature)
+        except Enough:
+            kept = set(whole[:wanted])
+            return [rollouts[i] for i, r in enumerate(requests) if r.group in kept]
         finally:
-            self.engine.on_done = None
+            self.engine.on_done = self.engine.enough = None
         for i, (_, completion) in enumerate(zip(requests, completions, strict=True)):
             if i not in rollouts:  # an engine need not tell of each
                 ended(i, completion)
-        return [rollouts[i] for i in range(len(requests))]
+        kept = set(whole[:wanted])
+        return [rollouts[i] for i, r in enumerate(requests) if r.group in kept]
 
     def _rollout(
         self, request: Request, prompt_ids: tuple[int, ...], prefix: tuple[int, ...], completion: Completion

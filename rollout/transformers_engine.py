@@ -47,6 +47,7 @@ class TransformersEngine:
         self.batch_size = config.batch_size
         self.on_done: OnDone | None = None
         self.refresh: Refresh | None = None
+        self.enough: Callable[[], bool] | None = None
         dtype = resolve_dtype(config)
         self.canary_tolerance = config.canary_tolerance or CANARY_TOLERANCE[dtype]
         self.device = torch.device("cuda" if has_gpu() else "cpu")

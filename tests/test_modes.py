@@ -67,6 +67,7 @@ def test_staleness_is_counted_by_token() -> None:
     assert staleness([rollout(asked), rollout(asked, versions=(5, 5, 6, 6))], 6) == {
         "staleness": pytest.approx(5 / 6),
         "staleness_max": 2,
+        "mixed_versions": 1.0,
     }
 
 

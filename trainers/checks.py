@@ -59,6 +59,11 @@ def reasons(config: TrainConfig) -> Iterator[str]:
     yield from _lone(config)
     yield from _out_of_mode(config)
     yield from _unused_fill(config)
+    if config.spare_prompts and config.sampling_parts > 1:
+        yield (
+            f"spare_prompts={config.spare_prompts}: groups of a step compete, but sampling_parts={config.sampling_parts} asks for "
+            "them in turn; set sampling_parts=1"
+        )
     if config.cluster.address is not None and not config.rollout.workers and not config.trainer.ranks:
         yield (
             f"cluster={config.cluster.address}: nothing would run there; add rollout.workers=N or trainer.ranks=N, or leave it out"

@@ -163,6 +163,11 @@ class TrainConfig(_Config):
     out: str = Field(default="runs/train", description="the run folder; must not hold a run yet")
     steps: int = Field(default=100, ge=1)
     prompts: int = Field(default=16, ge=1, description="problems a step")
+    spare_prompts: int = Field(
+        default=0,
+        ge=0,
+        description="problems asked for beyond `prompts`; a step closes with the first groups that are whole (docs/modes.md)",
+    )
     seed: int = Field(default=0, ge=0)
     mode: Literal["sync", "overlap", "async"] = Field(
         default="sync",

@@ -170,6 +170,8 @@ class Trainer:
                 "sync_gap": sampled.gap,
                 "events": self._events + self.engine.take_events(),
             }
+            if self.config.spare_prompts:
+                row |= {"given_up": len(sampled.given_up), "given_up_problems": list(sampled.given_up)}
             self._events = []
             row |= {"time/engine": round(sampled.seconds, 4), "time/verify": round(sampled.verify_seconds, 4)}
             seconds, size = sampled.loaded
@@ -224,18 +226,24 @@ class Trainer:
         """Have every step sampled that may be by now: up to `ahead` steps after this one, which are not asked for yet."""
         for step in range(self.step_number, min(self.step_number + self.ahead + 1, self.config.steps)):
             if step not in self.pipeline.asked():
-                self.pipeline.submit(step, self.requests(progress_at(step, self.config)))
+                self.pipeline.submit(step, self.requests(progress_at(step, self.config)), self._wanted)
 
     def _take_back(self) -> None:
         """What the checkpoint holds of steps that were sampled ahead."""
         if self.run.source is not None and not self.run.new_problems:
             for pending in read_pending(self.run.source / "pending.parquet", self.problems):
-                self.pipeline.restore(*pending)
+                self.pipeline.restore(*pending, self._wanted)
+
+    @property
+    def _wanted(self) -> int | None:
+        """Groups of a step that will do, where more are asked for."""
+        return self.config.prompts if self.config.spare_prompts else None
 
     def requests(self, progress: Progress) -> list[Request]:
         """The step's requests: the next problems of the shuffled epochs, through the sampling plan."""
         config = self.config
-        rows = draw_order(len(self.problems), config.prompts, progress.step * config.prompts, config.seed)
+        count = config.prompts + config.spare_prompts
+        rows = draw_order(len(self.problems), count, progress.step * count, config.seed)
         problems = [self.problems[i] for i in rows]
         return config.sampling.requests(
             problems, self.sampler.template.render, progress, generator(config.seed, "plan", progress.step)

@@ -50,7 +50,7 @@ class Snapshot:
 class Sampled:
     """The judged rollouts of a step, in the order asked. counts: of the verifier, for these alone. gap: nats between trainer and
     engine on the canary after the last sync before them. seconds, verify_seconds: of the engine, and of judging after it. loaded:
-    seconds and bytes of that sync."""
+    seconds and bytes of that sync. given_up: problems whose groups were not waited for."""
 
     rollouts: list[Rollout]
     counts: Counts
@@ -58,14 +58,16 @@ class Sampled:
     seconds: float
     verify_seconds: float
     loaded: tuple[float, int] = (0.0, 0)
+    given_up: Sequence[str] = ()
 
 
 @dataclass
 class _Task:
-    """Something for the engine's thread. pinned: the weights it needs; None: the newest when it begins."""
+    """Something for the engine's thread. pinned: the weights it needs; None: the newest when it begins. wanted: see submit."""
 
     requests: Sequence[Request]
     pinned: Snapshot | None
+    wanted: int | None = None
     done: Future[Sampled] = field(default_factory=Future)
 
 
@@ -112,9 +114,9 @@ class Pipeline:
         if not self.threaded:
             self._load(self._newest)
 
-    def submit(self, step: int, requests: Sequence[Request]) -> None:
-        """Ask for the rollouts of a step."""
-        self._steps[step] = self._task(requests, self._newest if self.pinned else None)
+    def submit(self, step: int, requests: Sequence[Request], wanted: int | None = None) -> None:
+        """Ask for the rollouts of a step. wanted: groups that will do, the first that are whole; None: all."""
+        self._steps[step] = self._task(requests, self._newest if self.pinned else None, wanted)
 
     def take(self, step: int) -> Sampled:
         """The rollouts of a step that was submitted, given out once; raises what sampling them raised."""
@@ -139,13 +141,21 @@ class Pipeline:
             if self.pinned and self._newest and task.pinned and task.pinned.version < self._newest.version:
                 self._wait(task)
             whole = task.done.result() if task.done.done() and not task.done.exception() else None
-            out.append((step, task.requests, whole.rollouts if whole else None, whole.gap if whole else 0.0))
+            requests = [r.request for r in whole.rollouts] if whole else task.requests
+            out.append((step, requests, whole.rollouts if whole else None, whole.gap if whole else 0.0))
         return out
 
-    def restore(self, step: int, requests: Sequence[Request], rollouts: list[Rollout] | None, gap: float) -> None:
+    def restore(
+        self,
+        step: int,
+        requests: Sequence[Request],
+        rollouts: list[Rollout] | None,
+        gap: float,
+        wanted: int | None = None,
+    ) -> None:
         """Take back a row of `pending`: what is not whole is sampled anew, by the newest weights."""
         if rollouts is None:
-            self.submit(step, requests)
+            self.submit(step, requests, wanted)
             return
         self._steps[step] = task = _Task(requests, None)
         task.done.set_result(Sampled(rollouts, Counts(), gap, 0.0, 0.0))
@@ -159,8 +169,10 @@ class Pipeline:
         if self._thread is not None:
             self._thread.join(seconds)
 
-    def _task(self, requests: Sequence[Request], pinned: Snapshot | None, first: bool = False) -> _Task:
-        task = _Task(requests, pinned)
+    def _task(
+        self, requests: Sequence[Request], pinned: Snapshot | None, wanted: int | None = None, first: bool = False
+    ) -> _Task:
+        task = _Task(requests, pinned, wanted)
         if self.threaded:
             with self._wake:
                 self._queue.appendleft(task) if first else self._queue.append(task)
@@ -199,14 +211,18 @@ class Pipeline:
             assert wanted is not None, "published before anything is asked for"
             self._load(wanted)
             start = time.perf_counter()
-            some = self._in_flight(part) if self.in_flight and task.pinned is None else sampler.sample(part)
+            sample = self._in_flight if self.in_flight and task.pinned is None else sampler.sample
+            some = sample(part, wanted=task.wanted)
             middle = time.perf_counter()
             sampler.judge(some)  # what is left of it: each rollout is judged from its end on
             seconds, verify_seconds = seconds + middle - start, verify_seconds + time.perf_counter() - middle
             rollouts += some
-        return Sampled(rollouts, sampler.verifier.take_counts(), self.gap, seconds, verify_seconds, self.loaded)
+        kept = {r.request.group for r in rollouts}
+        given_up = sorted({r.problem.id for r in task.requests if r.group not in kept})
+        counts = sampler.verifier.take_counts()
+        return Sampled(rollouts, counts, self.gap, seconds, verify_seconds, self.loaded, given_up)
 
-    def _in_flight(self, part: Sequence[Request]) -> list[Rollout]:
+    def _in_flight(self, part: Sequence[Request], wanted: int | None) -> list[Rollout]:
         """Sample a part, by newer weights as they come; the canary must agree with the last of them."""
         taken: list[Snapshot] = []
         before = self._loaded
@@ -222,7 +238,7 @@ class Pipeline:
 
         self.sampler.engine.refresh = newer
         try:
-            rollouts = self.sampler.sample(part)
+            rollouts = self.sampler.sample(part, wanted=wanted)
         finally:
             self.sampler.engine.refresh = None
         if taken:
