@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -169,6 +170,38 @@ def test_a_killed_server_is_replaced() -> None:
         assert all_end(before), "its workers end with it"
         assert mine.verify("x", r"\boxed{3x-2x}").verdict is RIGHT
         assert not set(before) & set(mine.pids())
+
+
+def test_a_server_that_is_killed_as_it_starts_is_replaced() -> None:
+    """Shot before it has said that it is there: neither this verdict nor a later one may suffer."""
+    with Verifier() as mine:
+        first = mine.submit(*HARD)
+        while not (pids := mine.pids()):
+            time.sleep(0.001)
+        os.kill(pids[0], signal.SIGKILL)
+        assert first.result(60).verdict is RIGHT and pids[0] not in mine.pids()
+        assert mine.verify("x", r"\boxed{3x-2x}").verdict is RIGHT
+
+
+def test_a_server_that_is_always_killed_is_given_up() -> None:
+    over = threading.Event()
+
+    def shoot(mine: Verifier) -> None:
+        while not over.is_set():
+            for pid in mine.pids()[:1]:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.001)
+
+    with Verifier() as mine:
+        shooter = threading.Thread(target=shoot, args=(mine,))
+        shooter.start()
+        try:
+            with pytest.raises(TautError, match="killed as soon as it starts; is there memory enough"):
+                mine.verify(*HARD)
+        finally:
+            over.set()
+            shooter.join()
 
 
 def test_what_cannot_start_is_tried_once_and_said() -> None:

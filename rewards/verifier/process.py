@@ -65,16 +65,22 @@ class Server:
     def fork(self) -> tuple[Channel, int]:
         """A new worker, not yet ready: the way to it and its pid. Raises TautError where the server does not start."""
         with self._lock:
-            for fresh in (False, True):
-                if fresh or self._process is None or self._process.poll() is not None:
-                    self._start()
+            for fresh in (False, True, True):
                 ours, theirs = socket.socketpair()
                 try:
+                    if fresh or self._process is None or self._process.poll() is not None:
+                        self._start()
                     pid = self._ask({}, theirs.fileno())["pid"]
                     self.workers.add(pid)
                     return Channel(ours), pid
-                except (OSError, EOFError):  # it was killed from outside: once more, with a new one
+                except (
+                    OSError,
+                    EOFError,
+                ):  # it was killed from outside, maybe as it started: once more, with a new one
                     ours.close()
+                except BaseException:
+                    ours.close()
+                    raise
                 finally:
                     theirs.close()
         raise TautError("verifier: the server of its processes is killed as soon as it starts; is there memory enough?")
@@ -117,6 +123,7 @@ class Server:
         return self._control.receive(SERVER_DEADLINE_S)
 
     def _start(self) -> None:
+        """A new server. Raises TautError where it cannot start, EOFError where it was killed before it had."""
         if self._process:
             _end(self._process)
         if self._control:
@@ -150,6 +157,8 @@ class Server:
             error = f"{type(failed).__name__}: {failed}"
         if error:
             _end(self._process)
+            if (self._process.returncode or 0) < 0:
+                raise EOFError(f"killed by signal {-self._process.returncode}")
             raise TautError(
                 f"verifier: the process for symbolic comparison does not start: {error}; "
                 f"is math-verify installed for {sys.executable}?"
