@@ -23,7 +23,7 @@ from rollout import cluster
 from rollout.engine import EngineConfig, Enough, OnDone, Refresh, check_request
 from rollout.schedule import Schedule, Watch
 from rollout.types import Completion, Prompt
-from rollout.weights import to_arrays
+from rollout.weights import stored
 from rollout.worker import Report, Worker
 
 if TYPE_CHECKING:
@@ -150,16 +150,12 @@ class RayPool:
 
     def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Put the weights into the object store once; every worker loads them from there."""
-        import ray
-
-        self._weights, self.version, self._canary = ray.put(to_arrays(weights)), version, None
+        self._weights, self.version, self._canary = stored(weights), version, None
         self._all(_Command("load_weights", (self._weights, version)))
 
     def _swap(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Have every worker take up new weights between two tokens; nothing is waited for."""
-        import ray
-
-        self._weights, self.version, self._canary = ray.put(to_arrays(weights)), version, None
+        self._weights, self.version, self._canary = stored(weights), version, None
         self._each(lambda member: member.actor.swap.remote(self._weights, version))
 
     def score(self, ids: Sequence[int]) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,21 @@ if TYPE_CHECKING:
     import torch
 
 Arrays = dict[str, tuple[np.ndarray, str]]
+
+
+class Stored(dict[str, "torch.Tensor"]):
+    """Weights that lie in Ray's object store already, as arrays under `ref`, and stay there as long as this does."""
+
+    def __init__(self, ref: Any, arrays: Arrays) -> None:
+        super().__init__(to_tensors(arrays))
+        self.ref = ref
+
+
+def stored(weights: Mapping[str, torch.Tensor]) -> Any:
+    """The reference under which Ray's object store has these weights as arrays; put there once."""
+    import ray
+
+    return weights.ref if isinstance(weights, Stored) else ray.put(to_arrays(weights))
 
 
 def to_arrays(weights: Mapping[str, torch.Tensor]) -> Arrays:

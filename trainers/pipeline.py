@@ -33,6 +33,7 @@ from rollout.paths import locate
 from rollout.sampler import Sampler
 from rollout.sync import Canary, confirm, sync
 from rollout.types import Request, Rollout
+from rollout.weights import Stored
 from trainers.config import TrainConfig
 from trainers.learner import Learner
 
@@ -108,7 +109,9 @@ class Pipeline:
     def publish(self, learner: Learner, version: int) -> None:
         """New weights: what begins from now on is sampled by them, unless it is pinned to older ones."""
         weights = learner.weights()
-        if self.threaded:  # the optimiser goes on while the engine may still be reading
+        if self.threaded and not isinstance(
+            weights, Stored
+        ):  # the optimiser goes on while the engine may still be reading
             weights = {name: tensor.clone() for name, tensor in weights.items()}
         self._newest = Snapshot(version, weights, learner.score(self.canary.ids, self.temperature))
         if not self.threaded:

@@ -121,14 +121,18 @@ class Policy:
         model.to(torch.device(device))  # type: ignore[arg-type]
         policy = cls(model, logit_chunk)
         if gradient_checkpointing:
-            for module in model.modules():  # transformers checkpoints in training mode only
-                if isinstance(module, torch.nn.Dropout):
-                    module.p = 0.0
-                if hasattr(module, "attention_dropout"):
-                    setattr(module, "attention_dropout", 0.0)  # noqa: B010 (a plain setattr is not typed)
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            model.train()
+            policy.recompute_layers()
         return policy
+
+    def recompute_layers(self) -> None:
+        """Keep only the input of each layer for the backward pass, and compute the layer again there."""
+        for module in self.model.modules():  # transformers checkpoints in training mode only
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+            if hasattr(module, "attention_dropout"):
+                setattr(module, "attention_dropout", 0.0)  # noqa: B010 (a plain setattr is not typed)
+        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.model.train()
 
     @property
     def device(self) -> torch.device:

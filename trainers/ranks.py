@@ -20,7 +20,7 @@ from rewards.errors import TautError
 from rollout import cluster
 from rollout.actor import Actor
 from rollout.types import Rollout
-from rollout.weights import Arrays, to_arrays, to_tensors
+from rollout.weights import Stored, to_arrays
 from trainers.learner import LocalLearner, Measured, Start
 from trainers.share import RankLost, Share
 from trainers.update import Scored
@@ -116,8 +116,9 @@ class RankedLearner:
         return self._all("update", scored, step)
 
     def weights(self) -> Mapping[str, Tensor]:
-        arrays: Arrays = self._all("weights")
-        return to_tensors(arrays)
+        """See Learner; in Ray's object store, from where the engines' workers take them without a copy in this process."""
+        calls = self._call("weights")
+        return Stored(calls[0], self._wait(calls, self.start.config.trainer.deadline_s)[0])
 
     def score(self, ids: Sequence[int], temperature: float = 1.0) -> list[float]:
         return self._all("score", list(ids), temperature)
@@ -160,12 +161,13 @@ class RankedLearner:
 
     def _all(self, method: str, *args: Any) -> Any:
         """Rank 0's result of a call that all take part in."""
+        return self._wait(self._call(method, *args), self.start.config.trainer.deadline_s)[0]
+
+    def _call(self, method: str, *args: Any) -> list[Any]:
         import ray
 
         shared = [ray.put(arg) for arg in args]  # once, however many ranks read it
-        return self._wait(
-            [actor.do.remote(method, *shared) for actor in self._ranks], self.start.config.trainer.deadline_s
-        )[0]
+        return [actor.do.remote(method, *shared) for actor in self._ranks]
 
     def _wait(self, calls: list[Any], patience: float) -> list[Any]:
         """The results of calls. Raises what a rank raised; RankLost where one died, or none got on for `patience` seconds."""
