@@ -7,7 +7,7 @@ are written by all ranks, so the run folder must be at the same place on every n
 
 from __future__ import annotations
 
-import socket
+import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -40,7 +40,9 @@ class Rank(Actor):
 
     def open(self, world: int) -> tuple[str, int]:
         """As rank 0: where the ranks meet, (host, port); the port is one that was free."""
-        host = socket.gethostbyname(socket.gethostname()) if world > 1 else "127.0.0.1"
+        import ray
+
+        host = ray.util.get_node_ip_address()
         self._store: Any = _store(host, 0, world, is_master=True, wait_for_workers=False)
         return host, self._store.port
 
@@ -52,6 +54,8 @@ class Rank(Actor):
 
         if not gpu:
             torch.set_num_threads(1)
+        if name := _interface():  # gloo would take the one that the host's name stands for, which may be the loopback
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
         store = self._store if rank == 0 else _store(*place, world, is_master=False)
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if gpu else "gloo",
@@ -77,6 +81,16 @@ class Rank(Actor):
     def progress(self) -> int:
         """Grows with every micro-batch and every call."""
         return self._calls + (self.learner.updater.done if self.learner else 0)
+
+
+def _interface() -> str:
+    """The network interface that other nodes reach this one by; "" where it is not known."""
+    import psutil
+    import ray
+
+    host = ray.util.get_node_ip_address()
+    found = (name for name, addresses in psutil.net_if_addrs().items() if any(a.address == host for a in addresses))
+    return next(found, "")
 
 
 def _store(*args: Any, **options: Any) -> Any:
