@@ -109,6 +109,7 @@ def apart(got: dict[str, torch.Tensor], want: dict[str, torch.Tensor]) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_ranks_train_what_one_process_trains(tmp_path: Path) -> None:
     """Loss, gradient norm, diagnostics and weights to 1e-5 over five steps; from shards at another number of ranks, too."""
     for name in SETTINGS:
@@ -164,6 +165,7 @@ RUN = [*SMALL, "steps=4", "rollout.engine=transformers", "trainer.ranks=2"]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_lost_rank_is_made_up_for(tmp_path: Path) -> None:
     """SIGKILL for one rank in the second step, SIGSTOP for another later: the run goes on by itself to the same numbers."""
     from trainers.ranks import Rank  # noqa: F401 - imported before the clock of the deadline runs
