@@ -96,7 +96,9 @@ def _join(places: int, address: str | None) -> None:
         show_token()
         options["address"] = address
     else:
-        options |= {"num_cpus": max(places, len(os.sched_getaffinity(0))), "include_dashboard": False}
+        cores = max(places, len(os.sched_getaffinity(0)))
+        # "local": without it Ray joins whatever cluster somebody has started on this machine
+        options |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
     for attempts_left in (2, 1, 0):
         try:
             ray.init(**options)

@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from rollout import cluster as clusters
 from rollout.engine import EngineConfig, make_engine
 from rollout.memory import parameters
 from tests import tiny
+from tests.runs import ray_head
 from trainers.config import load_config
 from trainers.learner import make_learner, start_of
 
@@ -88,6 +90,26 @@ def test_where_no_cluster_answers() -> None:
     with pytest.raises(TautError, match=r"cluster=127\.0\.0\.1:1: no Ray cluster answers there"):
         clusters.connect(1, clusters.ClusterConfig(address="127.0.0.1:1"))
     assert time.monotonic() - start < 60
+
+
+@pytest.mark.slow
+def test_a_cluster_that_somebody_started_here_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray by itself would join it, and then complain of the cores that were asked for."""
+    import ray
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as short,
+        ray_head(tmp_path) as (address, _),
+    ):
+        monkeypatch.setenv("RAY_TMPDIR", short)  # where Ray looks for what `ray start` has left
+        (Path(short) / "ray").mkdir()
+        (Path(short) / "ray/ray_current_cluster").write_text(address)
+        try:
+            assert clusters.connect(3)
+            assert ray.get_runtime_context().gcs_address != address and ray.cluster_resources()["CPU"] >= 3
+        finally:
+            ray.shutdown()
 
 
 @pytest.mark.slow
