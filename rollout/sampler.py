@@ -72,14 +72,13 @@ class Sampler:
             self.engine.enough = lambda: len(whole) >= wanted
         try:
             completions = self.engine.generate(prompts, temperature)
-        except Enough:
-            kept = set(whole[:wanted])
-            return [rollouts[i] for i, r in enumerate(requests) if r.group in kept]
+            for i, (_, completion) in enumerate(zip(requests, completions, strict=True)):
+                if i not in rollouts:  # an engine need not tell of each
+                    ended(i, completion)
+        except Enough:  # of what had ended by then it has told
+            pass
         finally:
             self.engine.on_done = self.engine.enough = None
-        for i, (_, completion) in enumerate(zip(requests, completions, strict=True)):
-            if i not in rollouts:  # an engine need not tell of each
-                ended(i, completion)
         kept = set(whole[:wanted])
         return [rollouts[i] for i, r in enumerate(requests) if r.group in kept]
 

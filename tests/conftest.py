@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -34,3 +35,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))
+
+
+@pytest.fixture
+def cluster() -> Iterator[None]:
+    """Ray on this machine, with room for two workers."""
+    import ray
+
+    from rollout.cluster import connect
+
+    assert connect(2)
+    yield
+    ray.shutdown()

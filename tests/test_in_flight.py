@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rollout import cluster as clusters
 from rollout.engine import EngineConfig, make_engine
 from rollout.sync import Canary, confirm, sync
 from rollout.types import Completion, Prompt
@@ -86,15 +85,6 @@ def test_tokens_belong_to_their_version(models: tuple[Path, ...], name: Any) -> 
         assert {v for c in later for v in c.versions} == {2} and largest_gap(models, asked, later) < 1e-4
     finally:
         engine.close()
-
-
-@pytest.fixture
-def cluster() -> Iterator[None]:
-    import ray
-
-    assert clusters.connect(2)
-    yield
-    ray.shutdown()
 
 
 @pytest.mark.slow

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rewards.verifier import Verifier
-from rollout import cluster as clusters
 from rollout.engine import EngineConfig, make_engine
 from rollout.paths import locate
 from rollout.prompts import PromptTemplate, load_tokenizer, stop_ids
@@ -60,15 +58,6 @@ def test_the_first_groups_that_are_whole(name: Any) -> None:
     finally:
         one.engine.close()
         one.verifier.close()
-
-
-@pytest.fixture
-def cluster() -> Iterator[None]:
-    import ray
-
-    assert clusters.connect(2)
-    yield
-    ray.shutdown()
 
 
 @pytest.mark.slow

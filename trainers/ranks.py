@@ -187,11 +187,11 @@ class RankedLearner:
         """The results of calls. Raises what a rank raised; RankLost where one died, or none got on for `patience` seconds."""
         import ray
 
+        results: dict[Any, Any] = {}
         waiting, far, since = list(calls), -1, time.monotonic()
         while waiting:
             ready, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=LOOK_S)
-            for call in ready:
-                self._result(call)
+            results |= {call: self._result(call) for call in ready}
             if not waiting:
                 break
             now = self._progress()
@@ -201,15 +201,15 @@ class RankedLearner:
                 stacks = [cluster.stack_of(f["node"], f["pid"], f["stack"]) for f in self.facts]
                 told = "\n".join(f"rank {i}:\n{stack}" for i, stack in enumerate(stacks))
                 raise RankLost(f"no progress of the ranks in {patience:g} s", told)
-        return [ray.get(call) for call in calls]
+        return [results[call] for call in calls]
 
-    def _result(self, call: Any) -> None:
-        """Raise what a call ended with, if it did not end well."""
+    def _result(self, call: Any) -> Any:
+        """The result of a call that has ended; raises what it ended with, if that was not well."""
         import ray
         from ray.exceptions import RayError, RayTaskError
 
         try:
-            ray.get(call)
+            return ray.get(call)
         except RayTaskError as error:
             if isinstance(error.cause, TautError):
                 raise error.cause from None

@@ -73,14 +73,11 @@ class Server:
                     pid = self._ask({}, theirs.fileno())["pid"]
                     self.workers.add(pid)
                     return Channel(ours), pid
-                except (
-                    OSError,
-                    EOFError,
-                ):  # it was killed from outside, maybe as it started: once more, with a new one
+                except BaseException as error:
                     ours.close()
-                except BaseException:
-                    ours.close()
-                    raise
+                    if not isinstance(error, OSError | EOFError):
+                        raise
+                    # it was killed from outside, maybe as it started: once more, with a new one
                 finally:
                     theirs.close()
         raise TautError("verifier: the server of its processes is killed as soon as it starts; is there memory enough?")
