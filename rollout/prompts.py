@@ -84,9 +84,10 @@ class PromptTemplate:
             ids = ids[:-1]
         return tuple(ids)
 
-    def thinking_open(self, text: str) -> bool:
-        """Whether the rendered prompt ends with an opened `<think>`: the response starts inside the thinking."""
-        return text.rstrip().endswith("<think>")
+
+def thinking_open(text: str) -> bool:
+    """Whether a rendered prompt ends with an opened `<think>`: the response starts inside the thinking."""
+    return text.rstrip().endswith("<think>")
 
 
 def stop_ids(tokenizer: Any, model_config: Any, generation_config: Any) -> tuple[list[int], list[str]]:

@@ -14,7 +14,7 @@ from rewards.batch import Batch, Verdict
 from rewards.errors import TautError
 from rewards.verifier import Judgement, Verifier
 from rollout.engine import Engine, Enough
-from rollout.prompts import PromptTemplate
+from rollout.prompts import PromptTemplate, thinking_open
 from rollout.seeds import seed_of
 from rollout.types import Completion, Problem, Prompt, Request, Rollout
 
@@ -65,7 +65,7 @@ class Sampler:
             if not lacking[r.group]:
                 whole.append(r.group)
             if self.verifier:  # without one a sampler only samples
-                self._begun[id(rollouts[i])] = rollouts[i], self._begin(rollouts[i])
+                self._begun[id(rollouts[i])] = rollouts[i], begin(self.verifier, rollouts[i])
 
         self.engine.on_done = ended
         if wanted is not None:
@@ -99,28 +99,31 @@ class Sampler:
             mode=request.mode,
         )
 
-    def _begin(self, rollout: Rollout) -> Future[Judgement]:
-        return self.verifier.submit(
-            rollout.request.problem.answer, rollout.text, rollout.finish_reason, self._thinking_open(rollout)
-        )
-
-    def _thinking_open(self, rollout: Rollout) -> bool:
-        return self.template.thinking_open(rollout.request.prompt)
-
     def judge(self, rollouts: Sequence[Rollout]) -> None:
         """Fill in verdict, reason, answer and format of each rollout, begun by `sample` or not."""
-        begun = [self._begun.pop(id(r), (r, None))[1] or self._begin(r) for r in rollouts]
+        begun = [self._begun.pop(id(r), (r, None))[1] or begin(self.verifier, r) for r in rollouts]
         for rollout, future in zip(rollouts, begun, strict=True):
-            rollout.tags = well_formed("<think>" + rollout.text if self._thinking_open(rollout) else rollout.text)
-            judgement = future.result()
-            rollout.verdict, rollout.reason = Verdict(judgement.verdict), judgement.reason
-            rollout.answer, rollout.format_ok = judgement.answer, judgement.format_ok
+            settle(rollout, future.result())
 
     def __call__(self, requests: Sequence[Request], temperature: float | None = None) -> list[Rollout]:
         """Sample, then judge."""
         rollouts = self.sample(requests, temperature)
         self.judge(rollouts)
         return rollouts
+
+
+def begin(verifier: Verifier, rollout: Rollout) -> Future[Judgement]:
+    """The verdict on a rollout, which may take a process some time."""
+    problem = rollout.request.problem
+    return verifier.submit(problem.answer, rollout.text, rollout.finish_reason, thinking_open(rollout.request.prompt))
+
+
+def settle(rollout: Rollout, judgement: Judgement) -> None:
+    """Fill in verdict, reason, answer, format and tags."""
+    opened = "<think>" if thinking_open(rollout.request.prompt) else ""
+    rollout.tags = well_formed(opened + rollout.text)
+    rollout.verdict, rollout.reason = Verdict(judgement.verdict), judgement.reason
+    rollout.answer, rollout.format_ok = judgement.answer, judgement.format_ok
 
 
 def well_formed(text: str, names: Sequence[str] = ("think", "answer")) -> frozenset[str]:

@@ -177,7 +177,7 @@ def test_plan_follows_the_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     plan = bootstrap.plan()
     assert (plan["device"], plan["extras"][-1], plan["no_vllm"]) == (device, vllm, "")
     monkeypatch.setenv("TAUT_VLLM", "0")
-    assert bootstrap.plan()["extras"] == ["train", "gguf", "lora", "search", "dev"]
+    assert bootstrap.plan()["extras"] == ["train", "gguf", "lora", "search", "dev", "verl"]
 
 
 def test_without_a_compiler_vllm_is_left_out(monkeypatch: pytest.MonkeyPatch):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.errors import TautError
-from rollout.prompts import DEFAULT_TEMPLATE, PromptTemplate, load_tokenizer, stop_ids
+from rollout.prompts import DEFAULT_TEMPLATE, PromptTemplate, load_tokenizer, stop_ids, thinking_open
 from rollout.types import Problem
 
 CHAT = (
@@ -97,7 +97,7 @@ def test_the_chat_template_frames_the_message() -> None:
     assert (
         text == f"<|start|>system\nBe brief.<|end|>\n<|start|>user\n{ASK.problem}<|end|>\n<|start|>assistant\n<think>\n"
     )
-    assert template.thinking_open(text)
+    assert thinking_open(text)
     assert template.tokenizer.decode(template.encode(text)).replace(" ", "") == text.replace(" ", "")
     with pytest.raises(TautError, match=r"no system role.*without `system`"):
         PromptTemplate(make_tokenizer(chat_template=NO_SYSTEM), "{problem}", "Be brief.").render(ASK)
@@ -114,7 +114,7 @@ def test_the_chat_template_frames_the_message() -> None:
     ],
 )
 def test_thinking_opened_by_the_prompt(text: str, opened: bool) -> None:
-    assert PromptTemplate(make_tokenizer()).thinking_open(text) is opened
+    assert thinking_open(text) is opened
 
 
 @pytest.mark.parametrize("adds", ["", "<s> $A", "$A </s>", "<s> $A </s>"])

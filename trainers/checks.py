@@ -52,11 +52,11 @@ def refuse(config: TrainConfig) -> None:
 
 def reasons(config: TrainConfig) -> Iterator[str]:
     """What stands against a configuration, a line each; nothing when it can be run."""
-    yield from _ignored(config)
+    yield from ignored(config)
     yield from _lacking(config)
     yield from _modeless(config)
-    yield from _rescaled(config)
-    yield from _lone(config)
+    yield from rescaled(config)
+    yield from lone(config)
     yield from _out_of_mode(config)
     yield from _unused_fill(config)
     if config.spare_prompts and config.sampling_parts > 1:
@@ -70,7 +70,7 @@ def reasons(config: TrainConfig) -> Iterator[str]:
         )
 
 
-def _ignored(config: TrainConfig) -> Iterator[str]:
+def ignored(config: TrainConfig) -> Iterator[str]:
     """A reward that the objective would not look at."""
     shaping = [path for path, node in config.reward.walk() if not isinstance(node, Correct | Keep)]
     if not config.objective.reads_advantage and shaping:
@@ -126,7 +126,7 @@ def _modeless(config: TrainConfig) -> Iterator[str]:
             )
 
 
-def _rescaled(config: TrainConfig) -> Iterator[str]:
+def rescaled(config: TrainConfig) -> Iterator[str]:
     """Constraints whose multipliers the advantage would undo."""
     constrained = [path for path, node in config.reward.walk() if isinstance(node, Constrained)]
     if constrained and config.advantage.type in DIVIDES:
@@ -136,7 +136,7 @@ def _rescaled(config: TrainConfig) -> Iterator[str]:
         )
 
 
-def _lone(config: TrainConfig) -> Iterator[str]:
+def lone(config: TrainConfig) -> Iterator[str]:
     """Comparisons within groups of one."""
     if config.sampling.samples > 1:
         return

@@ -17,8 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rewards.base import Scores
-from rewards.batch import Batch
 from rewards.inversion import Witness
 from rewards.progress import Progress
 from rewards.verifier.audit import finish_audit
@@ -40,11 +38,11 @@ from trainers.monitor import (
     rollout_metrics,
     score_metrics,
     verify_metrics,
-    zero_signal,
 )
 from trainers.pending import read_pending, write_pending
 from trainers.pipeline import Pipeline, refuse_shared_vllm, staleness
 from trainers.run import Run
+from trainers.shaping import shape
 from trainers.sinks import numbers, open_sinks
 from trainers.update import Scored
 
@@ -151,8 +149,7 @@ class Trainer:
             columns, old = self.learner.measure(rollouts, reward.needs | config.advantage.needs)
         batch = to_batch(rollouts, **columns)
         with phase("reward"):
-            scores = self._filter(batch, reward.score(batch, progress))
-            advantage = config.advantage(batch, scores, progress)
+            scores, advantage = shape(config, batch, progress)
         with phase("update"):
             updated = self.learner.update(Scored(rollouts, batch, scores, advantage, old), progress.step)
         reward.observe(batch, progress)
@@ -296,12 +293,6 @@ class Trainer:
         self.engine.close()
         self.sampler.verifier.close()
         self.learner.close()
-
-    def _filter(self, batch: Batch, scores: Scores) -> Scores:
-        """Leave out the groups without signal where asked to; decided on raw verdicts, never on shaped rewards."""
-        if not self.config.drop_zero_signal:
-            return scores
-        return Scores(scores.total, scores.terms, scores.keep & ~zero_signal(batch)[batch.group_index])
 
     def _monitor(self, progress: Progress) -> None:
         """Sample what the reward wants to watch beside training, and let it observe."""

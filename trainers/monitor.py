@@ -123,7 +123,7 @@ def alarms(row: dict[str, Any], history: Sequence[dict[str, Any]], config: Alarm
         out.append(
             f"no signal: in {row['zero_signal']:.0%} of the groups all verdicts are equal; choose other problems"
         )
-    if not math.isfinite(row["grad_norm"]):
+    if not math.isfinite(row.get("grad_norm", 0.0)):  # not every trainer tells it
         out.append("gradient not finite: this step's update was left out; lower optim.lr or look at the rewards")
     if saturated := [key for key, value in row.items() if key.endswith("/saturated") and value]:
         out.append(
