@@ -149,6 +149,13 @@ def methods(arguments: list[str]) -> int:
     return main(arguments)
 
 
+def verl(arguments: list[str]) -> int:
+    """a recipe as overrides of verl's own trainer: recipe=NAME [reward.key=value ...] [--cpu]"""
+    from trainers.verl.command import main
+
+    return main(arguments)
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "eval": evaluate,
@@ -162,6 +169,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "plan": plan,
     "check": check,
     "methods": methods,
+    "verl": verl,
 }
 
 
