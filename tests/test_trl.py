@@ -29,6 +29,7 @@ from rewards.batch import Batch, Verdict
 from rewards.errors import TautError
 from rewards.progress import Progress
 from rollout.log import read_rollouts
+from tests.canned import CAP, HOME, problems, respond
 from trainers.config import recipes
 from trainers.seams import reasons
 from trainers.shaping import recipe_of, shape
@@ -36,16 +37,7 @@ from trainers.trl import TautReward
 from trainers.trl.settings import TRL
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-HOME = Path(__file__).parent.parent / "benchmarks" / "overthinker"
-CAP = 40
 NAMES = [n for n in recipes() if not list(reasons(recipe_of([f"recipe={n}"], {"model": "M", "data": "D"}), TRL))]
-
-
-def problems(count: int) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (HOME / "data" / "train.jsonl").open()][:count]
-    more = {"budget": 20, "reference_accuracy": 0.5, "reference_length": 30.0}
-    prompt = {"prompt": [[{"role": "user", "content": r["problem"]}] for r in rows]}
-    return [r | {"prompt": p} | {"level": str(r["level"])} | more for r, p in zip(rows, prompt["prompt"], strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -54,40 +46,21 @@ def parts() -> tuple[Any, Any]:
     return model, AutoTokenizer.from_pretrained(HOME / "checkpoint")
 
 
-class Canned:
-    """Hand-made responses of every kind by TRL's `rollout_func`, and the same as batches of Taut's trainer."""
+class Rollouts:
+    """Hand-made responses by TRL's `rollout_func`, and the same as batches of Taut's trainer."""
 
     def __init__(self, rows: Sequence[dict[str, Any]], size: int) -> None:
         self.by_prompt = {json.dumps(row["prompt"]): row for row in rows}
         self.size, self.draw, self.batches = size, random.Random(0), list[Batch]()
 
     def __call__(self, prompts: list[Any], trainer: Any) -> dict[str, Any]:
-        tokenizer, step = trainer.processing_class, len(self.batches)
         rows = [self.by_prompt[json.dumps(p)] for p in prompts]
-        ids, verdict, truncated = [], [], []
-        for i, row in enumerate(rows):
-            kind = self.draw.choice(["right", "right", "wrong", "cut"]) if i % 3 else "right"
-            padding = "1" * self.draw.randrange(0, 12)
-            value = row["answer"] if kind == "right" else "12345"
-            text = f"{padding}\\boxed{{{value}}}" if kind != "cut" else "1" * 200
-            tokens = tokenizer.encode(text, add_special_tokens=False)[:CAP]
-            if kind == "cut":
-                assert len(tokens) == CAP
-            ids.append(tokens if kind == "cut" else [*tokens, tokenizer.eos_token_id])
-            verdict.append(Verdict.CORRECT if kind == "right" else Verdict.WRONG)
-            truncated.append(kind == "cut")
-        n = len(rows)
-        self.batches.append(
-            Batch(
-                np.arange(n) // self.size, [len(t) for t in ids], verdict, problem_id=[r.get("id", "?") for r in rows],
-                sample_id=step * n + np.arange(n), truncated=truncated, max_tokens=np.full(n, CAP),
-                format_ok=np.array(truncated) == 0, tags=[frozenset()] * n, mode=[None] * n, tokens=[np.array(t) for t in ids],
-                budget=[r["budget"] for r in rows], reference_accuracy=[r["reference_accuracy"] for r in rows],
-                reference_length=[r["reference_length"] for r in rows],
-            )
-        )  # fmt: skip
-        asked = [tokenizer.apply_chat_template(p, add_generation_prompt=True)["input_ids"] for p in prompts]
-        return {"prompt_ids": asked, "completion_ids": ids, "logprobs": None}
+        canned = respond(rows, trainer.processing_class, self.draw)
+        self.batches.append(canned.batch(rows, self.size, len(self.batches)))
+        asked = [
+            trainer.processing_class.apply_chat_template(p, add_generation_prompt=True)["input_ids"] for p in prompts
+        ]
+        return {"prompt_ids": asked, "completion_ids": canned.ids, "logprobs": None}
 
 
 class Recorded(GRPOTrainer):
@@ -117,7 +90,7 @@ def test_advantages_in_trl_are_those_of_the_recipe(name: str, parts: tuple[Any, 
     model, tokenizer = parts
     size, rows = 4, problems(8)
     reward = TautReward(f"recipe={name}", out=str(tmp_path / "taut"))
-    canned = Canned(rows, size)
+    canned = Rollouts(rows, size)
     monitored = reward.recipe.reward.monitor() is not None
     evaluation: dict[str, Any] = {
         "eval_strategy": "steps",
@@ -190,7 +163,7 @@ def test_recipes_that_do_not_fit_are_refused(given: list[str], words: str):
 def train(parts: tuple[Any, Any], out: Path, reward: TautReward, rows: list[dict[str, Any]], **more: Any) -> Any:
     size, callbacks, funcs = more.pop("size", 4), more.pop("callbacks", [reward]), more.pop("funcs", reward)
     args = arguments(out, None, **(reward.settings() | {"num_generations": size, "max_completion_length": CAP} | more))
-    canned = Canned(rows, size)
+    canned = Rollouts(rows, size)
     trainer = Recorded(
         parts[0],
         funcs,
@@ -297,6 +270,7 @@ end_to_end(out, recipe, kill=kill, resume=len(sys.argv) > 4)
 
 def end_to_end(out: Path, recipe: str, kill: int = 0, resume: bool = False, steps: int = 6) -> Any:
     """A real run on the embedded model; kill: the step after which the process kills itself."""
+
     class Killer(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if kill and state.global_step == kill:

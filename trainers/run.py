@@ -137,6 +137,12 @@ class Run:
                 f"{self.path}/metrics.jsonl: cannot be written ({error}); then: taut train resume={self.path}"
             ) from error
 
+    def amend(self, step: int, more: dict[str, Any]) -> None:
+        """Add to the row of a step that was logged last; nothing where it was not."""
+        if self.rows and self.rows[-1]["step"] == step:
+            self.rows[-1] |= more
+            write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
+
     def status(self, state: str, **more: Any) -> None:
         """Say in status.json how the run stands: running, finished, interrupted or failed."""
         write_text(self.path / "status.json", json.dumps({"state": state, "pid": os.getpid(), **more}))

@@ -89,8 +89,8 @@ class Shaped:
 class Shaping:
     """Scores every step of another trainer's run by a recipe, moves the reward's state, and writes Taut's run folder.
 
-    One owner calls `train` once a step with all its rollouts, judged, and `test` with those of a validation. Rollouts of
-    origin "monitor" in a validation are what LASER-D watches, at the steps when it asks for it; plain validation moves nothing.
+    One owner calls `train` once a step with all its rollouts, judged; with those of a validation `watch`, once all are there,
+    and `test`. Rollouts of origin "monitor" in a validation are what LASER-D watches; plain validation moves nothing.
     """
 
     def __init__(self, recipe: TrainConfig, host: Host) -> None:
@@ -129,10 +129,15 @@ class Shaping:
         self._run.status("running")
         return self._run.rows
 
-    def close(self, state: str = "finished") -> None:
-        """Let the run folder go."""
+    def status(self, state: str) -> None:
+        """How the run stands, for its folder: finished, interrupted."""
         if self._run is not None:
             self._run.status(state, step=self.step)
+
+    def close(self, state: str = "finished") -> None:
+        """Let the run folder go."""
+        self.status(state)
+        if self._run is not None:
             self._run.close()
             self._run = None
 
@@ -171,14 +176,16 @@ class Shaping:
         if self._run is not None:
             self._run.log(row)
 
-    def test(self, rollouts: Sequence[Rollout]) -> dict[str, Any]:
-        """What a validation says, {} where it has no plain rollouts; those of origin "monitor" go to the reward instead."""
-        progress = self.progress()
-        wanted = self.config.reward.monitor()
+    def watch(self, rollouts: Sequence[Rollout]) -> None:
+        """Those of origin "monitor" in a whole validation go to the reward, where it asks for them at this step."""
+        progress, wanted = self.progress(), self.config.reward.monitor()
         monitored = [r for r in rollouts if r.request.origin == "monitor"]
         if monitored and wanted is not None and progress.step % wanted.every == 0:
             self.config.reward.observe(to_batch(monitored), progress)
             self._watched = progress.step
+
+    def test(self, rollouts: Sequence[Rollout]) -> dict[str, Any]:
+        """What the plain rollouts of a validation say, {} where there are none; written to the log. Moves nothing."""
         if not (plain := [r for r in rollouts if r.request.origin != "monitor"]):
             return {}
         batch = to_batch(plain)
@@ -187,7 +194,10 @@ class Shaping:
             write_rollouts(path, plain, batch, {"step": self.step, "temperature": self.host.temperature})
         metrics = rollout_metrics(batch, plain)
         names = ("accuracy", "tokens", "tokens_correct", "tokens_wrong", "truncated", "unknown")
-        return {f"heldout/{name}": metrics[name] for name in names}
+        row = {f"heldout/{name}": metrics[name] for name in names}
+        if self._run is not None:
+            self._run.amend(self.step, row)
+        return row
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able: the step, the reward's state and what it belongs to."""

@@ -239,10 +239,10 @@ class TautReward(TrainerCallback, ExportableState):
         """A whole evaluation is here: its monitor rows go to the reward, the others to the log."""
         if self.shaping is None:
             return
+        self._flush()
+        self.shaping.watch(self._tested)
         row = self.shaping.test(self._tested)
         self._tested = []
-        if self._row is not None:
-            self._row |= row
         if isinstance(metrics, dict):
             metrics |= {f"eval_taut/{name}": value for name, value in row.items()}
 

@@ -71,6 +71,8 @@ class TautCheckpoint(CheckpointCallback):
             )
         path = Path(checkpoint_dir) / FILE
         write_atomically(path, lambda temporary: temporary.write_text(json.dumps(state), encoding="utf-8"))
+        if global_step >= trainer.total_training_steps:
+            buffer.shaping.status("finished")
 
 
 def resumed(config: Any) -> Path | None:

@@ -31,6 +31,7 @@ CPU: dict[str, Any] = {
     "trainer.n_gpus_per_node": 1,
     "+ray_kwargs.ray_init.num_gpus": 1,
     "ray_kwargs.ray_init.num_cpus": 32,
+    "data.dataloader_num_workers": 0,
     "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
     "reward.num_workers": 1,
     f"{ROLLOUT}.agent.num_workers": 1,

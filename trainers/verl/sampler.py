@@ -44,6 +44,7 @@ class TautReplayBuffer(ReplayBuffer):
         if partition_id == "val":
             found, _ = self._read(rows, batch, len(self._tested), "validation")
             self._tested += found
+            shaping.test(self._tested)  # again with every part of it: none is known to be the last
             return batch, metrics
         self.settle()
         if shaping.step != global_steps - 1:
@@ -62,9 +63,9 @@ class TautReplayBuffer(ReplayBuffer):
         return batch, metrics | {f"taut/{k}": v for k, v in numbers(shaped.row).items() if k != "step"}
 
     def settle(self) -> None:
-        """A validation is over: the reward observes what it watches, and the log gets the rest."""
-        if self._tested and self.shaping is not None:
-            self.shaping.test(self._tested)
+        """A validation is over: the reward observes what it watches."""
+        if self.shaping is not None:
+            self.shaping.watch(self._tested)
         self._tested = []
 
     def _begun(self) -> tuple[Shaping, Rows]:
