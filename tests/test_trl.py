@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -329,3 +330,54 @@ def test_training_killed_and_resumed_in_trl(recipe: str, tmp_path: Path):
     ):
         done = subprocess.run([*taut, *word], cwd=root, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+def two_processes(out: Path) -> None:
+    """One of two processes: groups of 8, half of each in either."""
+    rank = int(os.environ["RANK"])
+    torch.set_num_threads(1)
+    reward = TautReward("recipe=hapo", "verifier.arithmetic=false", out=str(out / "taut"))
+    sizes = {"num_generations": 8, "max_completion_length": 96, "temperature": 1.0, "learning_rate": 1e-3}
+    args = arguments(
+        out / "trl", None, **(reward.settings() | sizes), max_steps=3, per_device_train_batch_size=4,
+        gradient_accumulation_steps=1, ddp_backend="gloo",
+    )  # fmt: skip
+    trainer = Recorded(
+        str(HOME / "checkpoint"), reward, args, Dataset.from_list(problems(2)),
+        processing_class=AutoTokenizer.from_pretrained(HOME / "checkpoint"), callbacks=[reward],
+    )  # fmt: skip
+    trainer.train()
+    np.save(out / f"seen-{rank}.npy", np.stack(trainer.seen))
+    (out / f"state-{rank}.json").write_text(json.dumps(reward.state()))
+
+
+def test_a_group_may_lie_in_two_processes(tmp_path: Path):
+    """Two processes with half of each group: the same history in both, and each trains on its half of the log's advantages."""
+    code = "import sys; from pathlib import Path; from tests.test_trl import two_processes; two_processes(Path(sys.argv[1]))"
+    root = Path(__file__).parent.parent
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    both = []
+    for rank in (0, 1):
+        world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2, "RANK": rank, "LOCAL_RANK": rank}
+        environment = {**os.environ, **{name: str(value) for name, value in world.items()}}
+        command = [sys.executable, "-c", code, str(tmp_path)]
+        with (tmp_path / f"log-{rank}.txt").open("w") as log:
+            both.append(subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=log))
+    try:
+        ended = [process.wait(300) for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert ended == [0, 0], [(tmp_path / f"log-{rank}.txt").read_text()[-2000:] for rank in (0, 1)]
+    states = [json.loads((tmp_path / f"state-{rank}.json").read_text()) for rank in (0, 1)]
+    assert states[0] == states[1] and states[0]["step"] == 3
+    seen = [np.load(tmp_path / f"seen-{rank}.npy") for rank in (0, 1)]
+    config = recipe_of(["recipe=hapo"], {"model": "M", "data": "D"})
+    for step in range(3):
+        logged = read_rollouts(tmp_path / f"taut/rollouts/step-{step + 1:06d}.parquet")
+        assert len(logged.batch) == 8 and logged.batch.num_groups == 1
+        config.reward.load_state_dict(logged.meta["state"]["reward"])
+        _, wanted = shape(config, logged.batch, Progress(**logged.meta["progress"]))
+        np.testing.assert_allclose(np.concatenate([seen[0][step], seen[1][step]]), wanted, atol=1e-5)

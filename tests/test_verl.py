@@ -45,19 +45,14 @@ def configuration(out: Path, *more: str, recipe: str = "grpo", given: tuple[str,
     from hydra import compose, initialize_config_dir
 
     folder = Path(verl.__file__).parent / "trainer" / "config"
-    lines = [
-        line.removeprefix("+") if line.startswith("+taut.out") else line
-        for line in overrides([f"recipe={recipe}", *given])
-    ]
-    lines = [line for line in lines if not line.startswith("taut.out")]
     own = [
         f"+taut.out={out}/taut", f"actor_rollout_ref.model.path={HOME / 'checkpoint'}", f"data.train_batch_size={PROMPTS}",
         f"actor_rollout_ref.rollout.n={SIZE}", f"data.max_response_length={CAP}", f"trainer.default_local_dir={out}/checkpoints",
         f"actor_rollout_ref.actor.ppo_mini_batch_size={PROMPTS}", "data.max_prompt_length=64",
     ]  # fmt: skip
-    kept = {line.partition("=")[0] for line in own}
+    lines = overrides([f"recipe={recipe}", *given], own=own)
     with initialize_config_dir(str(folder), version_base=None):
-        return compose("ppo_trainer", overrides=[*(x for x in lines if x.partition("=")[0] not in kept), *own, *more])
+        return compose("ppo_trainer", overrides=[*lines, *more])
 
 
 @pytest.fixture(scope="module")
@@ -350,10 +345,13 @@ def test_drpo_in_verl_has_the_gradient_of_drpo():
 
 def test_the_command_prints_overrides(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     assert main(["recipe=hapo", "reward.w=0.5"]) == 0
-    lines = [line.removesuffix(" \\") for line in capsys.readouterr().out.splitlines()]
+    lines = capsys.readouterr().out.splitlines()
     assert {"algorithm.adv_estimator=taut", "+taut.recipe=hapo", "'+taut.set=[\"reward.w=0.5\"]'"} <= {*lines}
+    assert "data.train_batch_size=8" in overrides(["recipe=hapo"], own=["data.train_batch_size=8"])
+    assert main(["recipe=hapo", "--", "data.train_batch_size=8"]) == 0
+    assert [x for x in capsys.readouterr().out.splitlines() if "train_batch_size" in x] == ["data.train_batch_size=8"]
     with pytest.raises(TautError, match="verl cannot carry this recipe"):
-        main(["recipe=mode_switch" if "mode_switch" in recipes() else "recipe=adaptive_deep_reasoning"])
+        main(["recipe=adaptive_deep_reasoning"])
     out = tmp_path / "rows.parquet"
     assert main(["data=benchmarks:overthinker/data/train.jsonl", f"out={out}", "template={problem}", "count=5"]) == 0
     import pyarrow.parquet as pq
@@ -412,7 +410,6 @@ ENVIRONMENT = {
 
 def stock(out: Path, recipe: str, *more: str) -> list[str]:
     """The command of verl's stock trainer on the embedded model, without a GPU."""
-    lines = [line for line in overrides([f"recipe={recipe}", *more], cpu=True)]
     own = {
         "data.train_files": out / "train.parquet", "data.val_files": out / "heldout.parquet", "data.train_batch_size": 8,
         "data.max_prompt_length": 64, "data.max_response_length": 160, "actor_rollout_ref.rollout.n": 4,
@@ -423,8 +420,8 @@ def stock(out: Path, recipe: str, *more: str) -> list[str]:
         "trainer.save_freq": 2, "trainer.test_freq": 3, "trainer.total_training_steps": 6, "trainer.total_epochs": 100,
         "trainer.logger": "[console]", "trainer.rollout_data_dir": out / "dump",
     }  # fmt: skip
-    kept = [line for line in lines if line.partition("=")[0] not in own]
-    return [sys.executable, "-m", "verl.trainer.main_ppo", *kept, *(f"{key}={value}" for key, value in own.items())]
+    lines = overrides([f"recipe={recipe}", *more], True, [f"{key}={value}" for key, value in own.items()])
+    return [sys.executable, "-m", "verl.trainer.main_ppo", *lines]
 
 
 def logged_steps(out: Path) -> list[dict[str, Any]]:

@@ -1,16 +1,11 @@
 """What the seams of another trainer can carry: which recipe gives there, number for number, what it gives here, and why another
-does not.
-
-    python -m trainers.seams --write docs/frameworks.md  # the table of all shipped recipes; a test holds the two together
-"""
+does not."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +18,8 @@ from rollout.length_controller import LengthController
 from rollout.plans import ModesPlan
 from rollout.sampling import GroupPlan
 from trainers.checks import ignored, lone, rescaled
-from trainers.config import TrainConfig, recipes
-from trainers.shaping import recipe_of, shape
+from trainers.config import TrainConfig
+from trainers.shaping import shape
 
 ROWS = frozenset({"format_ok", "tags", "tokens"})  # columns that the response itself gives
 DATA = ("budget", "reference_accuracy", "reference_length")  # columns that the data set may bring for each problem
@@ -143,57 +138,3 @@ def example(config: TrainConfig, rng: np.random.Generator, unknown: bool = False
         mean_log_prob=-rng.random(n), entropy_temperature=np.ones(n),
         **{f"{p}entropy_{q}": rng.random(n) for p in ("", "untempered_") for q in ("all", "think", "answer")},
     )  # fmt: skip
-
-
-# ---- the page ------------------------------------------------------------------------------------------------------
-
-
-def seams() -> list[Seam]:
-    """Those of all frameworks."""
-    from trainers.trl.settings import TRL
-    from trainers.verl.settings import VERL
-
-    return [VERL, TRL]
-
-
-def cell(config: TrainConfig, seam: Seam) -> str:
-    """A recipe's place in the table: yes, with what the data must bring, or the reasons against."""
-    if found := list(reasons(config, seam)):
-        return "no: " + "; ".join(found)
-    needs = [f"`{column}`" for column in from_data(config)]
-    said = [f"the data brings {' and '.join(needs)}"] if needs else []
-    said += ["monitor rows"] if config.reward.monitor() else []
-    if seam.centred and drift(config, unknown=True) > TOLERANCE:
-        said.append("groups with an unknown verdict are left out")
-    return f"yes ({', '.join(said)})" if said else "yes"
-
-
-def table() -> str:
-    """Every shipped recipe against every framework, in Markdown."""
-    kinds = seams()
-    lines = ["| recipe | " + " | ".join(seam.name for seam in kinds) + " |", "|" + " --- |" * (1 + len(kinds))]
-    for name in recipes():
-        config = recipe_of([f"recipe={name}"], {"model": "MODEL", "data": "DATA"})
-        lines.append("| " + " | ".join([name, *(cell(config, seam).replace("|", "\\|") for seam in kinds)]) + " |")
-    return "\n".join(lines)
-
-
-BEGIN, END = "<!-- table -->", "<!-- end of table -->"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """See the module."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["--write"] and len(arguments) == 2:
-        path = Path(arguments[1])
-        text = path.read_text(encoding="utf-8")
-        before, rest = text.split(BEGIN)
-        path.write_text(f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}", encoding="utf-8")
-        print(path)
-        return 0
-    print(table() if not arguments else __doc__)
-    return 2 if arguments else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -52,8 +52,8 @@ CPU: dict[str, Any] = {
 }
 
 
-def overrides(arguments: list[str], cpu: bool = False) -> list[str]:
-    """verl's overrides, one string each. Raises TautError for a recipe that verl cannot carry."""
+def overrides(arguments: list[str], cpu: bool = False, own: list[str] | None = None) -> list[str]:
+    """verl's overrides, one string each. own: verl's, which win. Raises TautError for a recipe that verl cannot carry."""
     config = recipe_of(arguments, {"model": "verl", "data": "verl"})
     refuse(config, VERL)
     names = [a.partition("=")[2] for a in arguments if a.startswith("recipe=")]
@@ -61,15 +61,15 @@ def overrides(arguments: list[str], cpu: bool = False) -> list[str]:
     section: dict[str, Any] = {"+taut.recipe": names[-1]} if names else {}
     section |= {"+taut.set": given} if given else {}
     section |= {"+taut.out": "runs/verl"}
-    return [f"{key}={_text(value)}" for key, value in {**settings(config), **section, **(CPU if cpu else {})}.items()]
+    own = own or []
+    taken = {line.partition("=")[0].lstrip("+") for line in own}
+    everything = {**settings(config), **section, **(CPU if cpu else {})}
+    kept = [f"{key}={_text(value)}" for key, value in everything.items() if key.lstrip("+") not in taken]
+    return kept + own
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return json.dumps(value)
-    if isinstance(value, bool):
-        return str(value)
-    return str(value)
+    return json.dumps(value) if isinstance(value, list) else str(value)
 
 
 def main(arguments: list[str]) -> int:
@@ -79,9 +79,10 @@ def main(arguments: list[str]) -> int:
         return 0
     if any(a.startswith("data=") for a in arguments):
         return _rows(dict(a.partition("=")[::2] for a in arguments))
-    cpu, rest = "--cpu" in arguments, [a for a in arguments if a != "--cpu"]
-    lines = overrides(rest, cpu)
-    print(" \\\n".join(shlex.quote(line) for line in lines))
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    cpu, rest = "--cpu" in arguments[:at], [a for a in arguments[:at] if a != "--cpu"]
+    for line in overrides(rest, cpu, arguments[at + 1 :]):
+        print(shlex.quote(line))
     config = recipe_of(rest, {"model": "verl", "data": "verl"})
     if cpu:
         print("environment: " + " ".join(f"{k}={v}" for k, v in ENVIRONMENT.items()), file=sys.stderr)
