@@ -6,11 +6,12 @@
     python3 bootstrap.py run ARGS       any taut command: `taut ARGS`
     python3 bootstrap.py env            the environment alone
 
-The environment is the folder .venv beside this file (`test` makes .venv-trl as well, for TRL and verl cannot share one), with everything pinned in constraints.txt: CUDA builds where
+The environment is the folder .venv beside this file, with everything pinned in constraints.txt: CUDA builds where
 there is an NVIDIA GPU, CPU builds elsewhere (then overrides.txt keeps out what exists for CUDA only). pip brings uv,
 uv brings the rest, from the indexes and local folders that pip is configured with. What was installed is written down
 in .venv/taut-bootstrap.json; while nothing it depends on has changed, a call installs nothing. Changed pins are
 installed on top; an environment made for another Python, place, device or choice, or not finished, is made again.
+`test` makes .venv-trl as well: TRL and verl cannot share an environment.
 
 Environment variables: TAUT_DEVICE=cpu or cuda overrules the look for a GPU; TAUT_VLLM=0 leaves vLLM out.
 """
@@ -261,7 +262,9 @@ def beside(name: str) -> Path:
     if python.exists() and made.exists() and made.read_text(encoding="utf-8") == ready:
         return python
     if folder.exists() and any(folder.iterdir()) and not made.exists():
-        stop(f"{folder} was not made by bootstrap.py (there is no {made.name} in it). Move it away or delete it, then call again")
+        stop(
+            f"{folder} was not made by bootstrap.py (there is no {made.name} in it). Move it away or delete it, then call again"
+        )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     made.write_text("{}", encoding="utf-8")

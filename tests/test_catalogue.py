@@ -1,4 +1,4 @@
-"""`taut methods`, and docs/methods.md, which is generated from the same."""
+"""`taut methods`, and docs/methods.md and the table of docs/frameworks.md, which are generated from the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from rewards import TautError
 from taut import main
-from trainers import catalogue
+from trainers import catalogue, frameworks
 from trainers.config import recipes
 
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
@@ -17,6 +17,14 @@ PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
 def test_the_page_is_generated() -> None:
     mend = "run: python -m trainers.catalogue --write docs/methods.md"
     assert PAGE.is_file() and PAGE.read_text(encoding="utf-8") == catalogue.page(), mend
+
+
+def test_the_table_of_frameworks_is_generated() -> None:
+    mend = "run: python -m trainers.frameworks --write docs/frameworks.md"
+    page = (PAGE.parent / "frameworks.md").read_text(encoding="utf-8")
+    assert frameworks.table() in page, mend
+    carried = [line for line in frameworks.table().splitlines() if line.count("| yes") == 2]
+    assert len(carried) > 20
 
 
 def test_every_name_is_there() -> None:

@@ -69,7 +69,7 @@ def queue() -> Iterator[None]:
     settings = OmegaConf.load(folder / "transfer_queue.yaml")
     settings.backend.SimpleStorage.num_data_storage_units = 1
     settings.enable = True
-    tq.init(settings)
+    tq.init(settings)  # type: ignore[arg-type]
     yield
     tq.close()
     ray.shutdown()
@@ -168,12 +168,12 @@ class Run:
             batch = upsample_batch_to_divisible_size(batch, len(batch.keys) + pad, self.tokenizer.eos_token_id)
         self.trainer._compute_advantage(batch, {})
         data = tq.kv_batch_get(keys=self.keys, partition_id="train", select_fields=["advantages"])
-        rows = [row.double().numpy() for row in data["advantages"].unbind()]
+        rows = [row.double().numpy() for row in data["advantages"].unbind(0)]
         if pad:
             added = [key for key in batch.keys if key not in self.keys]
             assert len(added) == pad
             padded = tq.kv_batch_get(keys=added, partition_id="train", select_fields=["advantages"])
-            assert all(not row.any() for row in padded["advantages"].unbind())
+            assert all(not row.any() for row in padded["advantages"].unbind(0))
         tq.kv_clear(keys=batch.keys, partition_id="train")
         assert all((row == row[0]).all() for row in rows)
         return np.array([row[0] for row in rows]), metrics
@@ -204,7 +204,9 @@ def test_advantages_in_verl_are_those_of_the_recipe(name: str, queue: None, tmp_
         nats = [[-draw.random() for _ in ids] for ids in canned.ids]
         run.put(mine, canned, step + 1, "train", nats, "train")
         got, metrics = run.advantages(step + 1, pad=4 * step)
-        batch = canned.batch(mine, SIZE, step, mean_log_prob=[np.mean(np.float32(x), dtype=np.float64) for x in nats])
+        batch = canned.batch(
+            mine, SIZE, step, mean_log_prob=[np.mean(np.array(x, dtype=np.float32), dtype=np.float64) for x in nats]
+        )
         progress = Progress(step, 2, CAP, 0)
         scores, wanted = shape(config, batch, progress)
         np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6 * max(1.0, np.abs(wanted).max()))
@@ -320,7 +322,8 @@ def test_drpo_in_verl_has_the_gradient_of_drpo():
     )  # fmt: skip
     mine = log_prob.clone().requires_grad_(True)
     for rows in (slice(0, 3), slice(3, 11), slice(11, n)):
-        loss, _ = get_policy_loss_fn("taut_drpo")(
+        policy_loss: Any = get_policy_loss_fn("taut_drpo")
+        loss, _ = policy_loss(
             old_log_prob=log_prob[rows], log_prob=mine[rows], advantages=torch.tensor(weight)[rows, None] * mask[rows],
             response_mask=mask[rows], config=settings,
         )  # fmt: skip
@@ -333,7 +336,7 @@ def test_drpo_in_verl_has_the_gradient_of_drpo():
         old_log_prob=ragged, log_prob=ragged, advantage=np.zeros(n), group=batch.group, verdict=verdict, keep=scores.keep,
         max_length=tokens, dtype=torch.float64,
     )  # fmt: skip
-    micro = data.micro(torch.arange(n), wanted, None)
+    micro = data.micro(list(range(n)), wanted, None)
     loss, _ = objective.loss(micro, objective.plan(data))
     loss.backward()
     assert mine.grad is not None and wanted.grad is not None

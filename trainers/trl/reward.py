@@ -105,7 +105,7 @@ class TautReward(TrainerCallback, ExportableState):
 
     def _trainer(self, columns: Mapping[str, Any]) -> Any:
         """The trainer that calls. Raises TautError where its settings, or other reward functions, would change the advantages."""
-        trainer = getattr(columns.get("log_metric"), "__self__", None)
+        trainer: Any = getattr(columns.get("log_metric"), "__self__", None)
         if not isinstance(trainer, GRPOTrainer):
             raise TautError(
                 "TautReward: is called by something else than TRL's GRPOTrainer, which alone is known to fit"

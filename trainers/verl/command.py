@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> int:
         print(__doc__)
         return 0
     if any(a.startswith("data=") for a in arguments):
-        return _rows(dict(a.partition("=")[::2] for a in arguments))
+        return _rows({key: value for key, _, value in (a.partition("=") for a in arguments)})
     at = arguments.index("--") if "--" in arguments else len(arguments)
     cpu, rest = "--cpu" in arguments[:at], [a for a in arguments[:at] if a != "--cpu"]
     for line in overrides(rest, cpu, arguments[at + 1 :]):

@@ -33,7 +33,8 @@ class TautRewardManager(RewardManagerBase):
         super().__init__(config, tokenizer, compute_score)
         self.recipe = recipe_in(config)
         self.verifier = Verifier(**vars(self.recipe.verifier))
-        self.stops, _ = stop_ids(tokenizer, *_configs(config.actor_rollout_ref.model.path))
+        self.text: Any = tokenizer
+        self.stops = stop_ids(tokenizer, *_configs(config.actor_rollout_ref.model.path))[0]
         self.cap = int(config.data.max_response_length)
         self.unknown: Counter[str] = Counter()
         reward = self.recipe.reward
@@ -56,8 +57,8 @@ class TautRewardManager(RewardManagerBase):
         prompt = row.batch["prompts"][mask[:width].bool()].tolist()
         ids = row.batch["responses"][: int(mask[width:].sum())].tolist()
         ended = bool(ids) and ids[-1] in self.stops
-        text = self.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
-        asked = self.tokenizer.decode(prompt, skip_special_tokens=False)
+        text = self.text.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
+        asked = self.text.decode(prompt, skip_special_tokens=False)
         extra = row.non_tensor_batch
         problem = problem_of(extra.get("extra_info") or {}, extra["reward_model"], str(extra["data_source"]), asked)
         opened = "<think>" if thinking_open(asked) else ""

@@ -27,7 +27,7 @@ class TautReplayBuffer(ReplayBuffer):
 
     def __init__(self, *args: Any, refill_fn: Any = None, **more: Any) -> None:
         super().__init__(*args, refill_fn=refill_fn, **more)
-        self.trainer = getattr(refill_fn, "__self__", None)
+        self.trainer: Any = getattr(refill_fn, "__self__", None)
         if self.trainer is None:
             raise TautError("TautReplayBuffer: was not made by verl's trainer, whose configuration it reads")
         self.config = self.trainer.config

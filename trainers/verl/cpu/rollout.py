@@ -100,11 +100,12 @@ class Replica(RolloutReplica):
 
     async def launch_servers(self) -> None:
         """See verl."""
-        node = await self.workers[0].__ray_call__.remote(lambda self: ray.get_runtime_context().get_node_id())
+        worker: Any = self.workers[0]
+        node = await worker.__ray_call__.remote(lambda self: ray.get_runtime_context().get_node_id())
         place = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
         options = {"scheduling_strategy": place, "name": f"{NAME}_{self.replica_rank}", "max_concurrency": 1000}
         path, length = str(self.model_config.path), int(self.config.response_length)
-        server = ray.remote(Server).options(**options).remote(path, length, self.replica_rank)
+        server: Any = ray.remote(Server).options(**options).remote(path, length, self.replica_rank)
         self.servers = [server]
         self._server_handle, self._server_address = server, f"{NAME}_{self.replica_rank}"
         await server.nothing.remote()
@@ -128,7 +129,8 @@ class Adapter(base.BaseRollout):
     ) -> None:
         """See verl."""
         arrays = to_arrays(dict(weights))
-        await ray.get_actor(self.name).load.remote(ray.put(arrays), global_steps or 0)
+        server: Any = ray.get_actor(self.name)
+        await server.load.remote(ray.put(arrays), global_steps or 0)
 
 
 base._ROLLOUT_REGISTRY[(NAME, "async")] = f"{__name__}.Adapter"
