@@ -93,12 +93,7 @@ def test_advantages_in_trl_are_those_of_the_recipe(name: str, parts: tuple[Any, 
     reward = TautReward(f"recipe={name}", out=str(tmp_path / "taut"))
     canned = Rollouts(rows, size)
     monitored = reward.recipe.reward.monitor() is not None
-    evaluation: dict[str, Any] = {
-        "eval_strategy": "steps",
-        "eval_steps": 20,
-        "eval_on_start": True,
-        "per_device_eval_batch_size": 16,
-    }
+    evaluation = {"per_device_eval_batch_size": 16, "num_generations_eval": size}
     args = arguments(
         tmp_path / "trl", reward, num_generations=size, max_completion_length=CAP, **(evaluation if monitored else {})
     )
@@ -283,11 +278,12 @@ def end_to_end(out: Path, recipe: str, kill: int = 0, resume: bool = False, step
     rows = problems(24)
     held = [r | {"origin": "monitor"} for r in rows[:8]] + [r | {"origin": "validation"} for r in problems(32)[24:]]
     sizes = {"num_generations": 4, "max_completion_length": 160, "temperature": 1.0, "learning_rate": 1e-3}
-    args = arguments(
-        out / "trl", None, **(reward.settings() | sizes), max_steps=steps, save_strategy="steps", save_steps=2, save_total_limit=2,
-        eval_strategy="steps", eval_steps=3, eval_on_start=True, per_device_eval_batch_size=16,
-        gradient_accumulation_steps=2, per_device_train_batch_size=8 // int(os.environ.get("WORLD_SIZE", 1)),
-    )  # fmt: skip
+    own = sizes | {
+        "max_steps": steps, "save_strategy": "steps", "save_steps": 2, "save_total_limit": 2, "eval_strategy": "steps",
+        "eval_steps": 3, "eval_on_start": True, "per_device_eval_batch_size": 16, "num_generations_eval": 4,
+        "gradient_accumulation_steps": 2, "per_device_train_batch_size": 8,
+    }  # fmt: skip
+    args = arguments(out / "trl", None, **(reward.settings() | own))
     trainer = Recorded(
         str(HOME / "checkpoint"), reward, args, Dataset.from_list(rows), Dataset.from_list(held),
         processing_class=AutoTokenizer.from_pretrained(HOME / "checkpoint"), callbacks=[reward, Killer()],

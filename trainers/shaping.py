@@ -23,15 +23,8 @@ from trainers.run import Run, flat, versions, write_text
 
 log = logging.getLogger("taut")
 VERSION = 1  # of the state
-OURS = (
-    "recipe",
-    "reward",
-    "advantage",
-    "drop_zero_signal",
-    "verifier",
-    "alarms",
-    "log",
-)  # what may be said in `recipe`
+# what may be said in `recipe`
+OURS = ("recipe", "reward", "advantage", "drop_zero_signal", "verifier", "alarms")
 DECIDES = ("reward", "advantage", "drop_zero_signal", "verifier")  # what a state belongs to
 
 
@@ -109,13 +102,14 @@ class Shaping:
         }
         self.config = TrainConfig.model_validate(to_mapping(recipe) | changes)
         self.host, self.step = host, 0
+        self.history: list[dict[str, Any]] = []  # rows of the steps so far, which alarms look back at
         self._run: Run | None = None
         self._watched = -1  # the last step before which the reward observed what it watches
 
-    def open(self) -> list[dict[str, Any]]:
-        """Begin at `step`, as `load_state_dict` left it: what the run folder holds of later steps is dropped. The rows so far."""
+    def open(self) -> None:
+        """Begin at `step`, as `load_state_dict` left it: what the run folder holds of later steps is dropped."""
         if self.host.out is None:
-            return []
+            return
         path = Path(self.host.out)
         if not self.step and (path / "metrics.jsonl").exists() and (path / "metrics.jsonl").stat().st_size:
             raise TautError(
@@ -127,7 +121,7 @@ class Shaping:
             write_text(path / "versions.json", json.dumps(versions(), indent=1))
             write_text(path / "config.yaml", to_yaml(self.config))
         self._run.status("running")
-        return self._run.rows
+        self.history = list(self._run.rows)
 
     def status(self, state: str) -> None:
         """How the run stands, for its folder: finished, interrupted."""
@@ -162,8 +156,8 @@ class Shaping:
         self.step += 1
         row: dict[str, Any] = {"step": self.step, **rollout_metrics(batch, rollouts)}
         row |= score_metrics(batch, scores, advantage) | {"max_tokens": progress.max_length}
-        row["alarms"] = alarms(row, self._run.rows if self._run else [], self.config.alarms)
-        if self._run is not None and self.config.log.rollouts:
+        row["alarms"] = alarms(row, self.history, self.config.alarms)
+        if self._run is not None:
             meta = {"step": self.step, "progress": vars(progress), "state": state, "config": to_mapping(self.config)}
             path = self._run.path / f"rollouts/step-{self.step:06d}.parquet"
             write_rollouts(path, rollouts, batch, meta, scores, advantage)
@@ -171,6 +165,7 @@ class Shaping:
 
     def log(self, row: dict[str, Any]) -> None:
         """Write a step's row, with what the other trainer says of the same step."""
+        self.history.append(row)
         for alarm in row["alarms"]:
             log.warning("step %s: %s", row["step"], alarm)
         if self._run is not None:

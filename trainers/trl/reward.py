@@ -18,7 +18,7 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 from trl import GRPOTrainer
@@ -94,9 +94,9 @@ class TautReward(TrainerCallback, ExportableState):
             self._tested += groups
             scores = shaping.config.reward.score(to_batch(groups), shaping.progress())
             return [float(x) if k else None for x, k in zip(scores.total, scores.keep, strict=True)][place]
+        self._flush()
         shaped = shaping.train(self.rows.grouped(everyone, size, shaping.step * len(everyone)))
         out = self._centred(shaped)
-        self._flush()
         self._row = shaped.row
         for name, value in numbers(shaped.row).items():
             if name != "step":
@@ -214,6 +214,7 @@ class TautReward(TrainerCallback, ExportableState):
                     "made with other batch sizes: put them back"
                 )
         shaping.open()
+        (shaping.history,) = broadcast_object_list([shaping.history])  # so that an alarm stops all processes or none
         self.shaping = shaping
 
     def _period(self, args: Any) -> float:

@@ -29,6 +29,9 @@ def settings(config: TrainConfig) -> dict[str, Any]:
     }
     if isinstance(plan.max_tokens, int):
         out["max_completion_length"] = plan.max_tokens
+    if (monitor := config.reward.monitor()) is not None:
+        out |= {"eval_strategy": "steps", "eval_steps": monitor.every, "eval_on_start": True}
+        out["num_generations_eval"] = monitor.samples
     return out
 
 

@@ -42,11 +42,17 @@ CPU: dict[str, Any] = {
     f"{ROLLOUT}.free_cache_engine": False,
     f"{ROLLOUT}.tensor_model_parallel_size": 1,
     f"{ACTOR}.strategy": "fsdp2",
+    **{
+        f"{role}.{key}": value
+        for role in (ACTOR, "actor_rollout_ref.ref")
+        for key, value in {"fsdp_config.use_torch_compile": False, "fsdp_config.dtype": "float32"}.items()
+    },
+    **{
+        f"+{role}.fsdp_config.mixed_precision": "{param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}"
+        for role in (ACTOR, "actor_rollout_ref.ref")
+    },
+    "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": 8,
     f"{ACTOR}.use_torch_compile": False,
-    f"{ACTOR}.fsdp_config.use_torch_compile": False,
-    f"{ACTOR}.fsdp_config.dtype": "float32",
-    f"{ACTOR}.fsdp_config.model_dtype": "fp32",
-    f"+{ACTOR}.fsdp_config.mixed_precision": "{param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}",
     f"{ACTOR}.ppo_micro_batch_size_per_gpu": 8,
     f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu": 8,
 }
