@@ -131,4 +131,4 @@ def _one_backend(inner: Any) -> Any:
 if os.environ.get("VERL_PLATFORM", "").lower() == "cpu":
     os.environ.setdefault("VERL_ENGINE_DEVICE", "cuda")  # verl's FSDP engine is registered for no other name, and fits
     torch.distributed.init_process_group = _one_backend(torch.distributed.init_process_group)
-    torch.Tensor.pin_memory = lambda self, *_: self  # verl pins the reference model's weights, for a GPU
+    setattr(torch.Tensor, "pin_memory", lambda self, *_: self)  # noqa: B010 (verl pins the reference model, for a GPU)
