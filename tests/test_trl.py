@@ -198,6 +198,34 @@ def test_settings_that_would_change_the_advantages_are_refused(
         train(parts, tmp_path, reward, problems(4), **change)
 
 
+def test_prompts_may_be_plain_text(parts: tuple[Any, Any], tmp_path: Path):
+    rows = [row | {"prompt": row["problem"]} for row in problems(4)]
+    reward = TautReward("recipe=hapo", out=str(tmp_path / "taut"))
+    canned = Rollouts(rows, 4)
+    args = arguments(
+        tmp_path / "trl", None, **(reward.settings() | {"num_generations": 4, "max_completion_length": CAP})
+    )
+
+    def plain(prompts: list[str], trainer: Any) -> dict[str, Any]:
+        mine = [canned.by_prompt[json.dumps(p)] for p in prompts]
+        asked = [trainer.processing_class.encode(p, add_special_tokens=False) for p in prompts]
+        return {"prompt_ids": asked, "completion_ids": respond(mine, parts[1], canned.draw).ids, "logprobs": None}
+
+    trainer = Recorded(
+        parts[0],
+        reward,
+        args,
+        Dataset.from_list(rows),
+        processing_class=parts[1],
+        callbacks=[reward],
+        rollout_func=plain,
+    )
+    trainer.train()
+    logged = read_rollouts(tmp_path / "taut/rollouts/step-000002.parquet")
+    np.testing.assert_allclose(trainer.seen[1], logged.columns["advantage"], atol=1e-5)
+    assert {*logged.batch.problem_id} == {row["id"] for row in rows}
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [

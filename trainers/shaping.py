@@ -17,6 +17,7 @@ from rewards.progress import Progress
 from rollout.log import write_rollouts
 from rollout.sampler import to_batch
 from rollout.types import Rollout
+from trainers.checks import lone
 from trainers.config import TrainConfig, load_config, to_mapping, to_yaml
 from trainers.monitor import alarms, rollout_metrics, score_metrics, zero_signal
 from trainers.run import Run, flat, versions, write_text
@@ -80,7 +81,8 @@ class Shaped:
 
 
 class Shaping:
-    """Scores every step of another trainer's run by a recipe, moves the reward's state, and writes Taut's run folder.
+    """Scores every step of another trainer's run by a recipe, moves the reward's state, and writes Taut's run folder. Raises
+    TautError where groups of one are to be compared.
 
     One owner calls `train` once a step with all its rollouts, judged; with those of a validation `watch`, once all are there,
     and `test`. Rollouts of origin "monitor" in a validation are what LASER-D watches; plain validation moves nothing.
@@ -101,6 +103,8 @@ class Shaping:
             "difficulty": None,
         }
         self.config = TrainConfig.model_validate(to_mapping(recipe) | changes)
+        if lines := list(lone(self.config)):
+            raise TautError("\n".join(lines))
         self.host, self.step = host, 0
         self.history: list[dict[str, Any]] = []  # rows of the steps so far, which alarms look back at
         self._run: Run | None = None

@@ -119,6 +119,8 @@ class TautReward(TrainerCallback, ExportableState):
                 f"reward_funcs: {len(trainer.reward_funcs)} functions, but TautReward gives advantages, to which nothing can be "
                 "added; give it alone, and compose rewards in the recipe"
             )
+        if trainer.tools or trainer.environment_factories is not None:
+            raise TautError("tools: a response with the words of others in it has no length of its own; leave them out")
         if trainer.reward_weights.tolist() != [1.0]:
             raise TautError(f"reward_weights={trainer.reward_weights.tolist()}: scales the advantages; leave it out")
         for name, value in NEUTRAL.items():

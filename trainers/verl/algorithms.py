@@ -16,9 +16,9 @@ from trainers.verl.settings import DRPO_LOSS, ESTIMATOR
 
 @register_adv_est(ESTIMATOR)
 def finished(token_level_rewards: Tensor, response_mask: Tensor, **_: Any) -> tuple[Tensor, Tensor]:
-    """(B, T) advantages and returns: what the sampler wrote on each response's last token, at all of its tokens. Padded rows
-    have an empty mask and get 0."""
-    advantage = (token_level_rewards * response_mask).sum(-1, keepdim=True) * response_mask
+    """(B, T) advantages and returns: what the sampler wrote on each response's last token, masked or not, at all tokens of the
+    mask. Padded rows have an empty mask and get 0."""
+    advantage = token_level_rewards.sum(-1, keepdim=True) * response_mask
     return advantage, advantage
 
 

@@ -88,12 +88,9 @@ def resumed(config: Any) -> Path | None:
 
 def read(place: Path) -> dict[str, Any]:
     """The state in a checkpoint of verl's. Raises TautError where there is none: verl's process died between its files and ours."""
-    others = sorted(p.parent.name for p in place.parent.glob(f"global_step_*/{FILE}"))
-    remedy = (
-        f"trainer.resume_mode=resume_path trainer.resume_from_path={place.parent / others[-1]}"
-        if others
-        else "a new run"
-    )
+    others = [p.parent for p in place.parent.glob(f"global_step_*/{FILE}") if (p.parent / "actor").is_dir()]
+    newest = max((p for p in others if p != place), key=lambda p: int(p.name.rpartition("_")[2]), default=None)
+    remedy = f"trainer.resume_mode=resume_path trainer.resume_from_path={newest}" if newest else "a new run"
     try:
         state = json.loads((place / FILE).read_text(encoding="utf-8"))
         step = int(state["step"])
