@@ -108,10 +108,12 @@ class Shaping:
         self.host, self.step = host, 0
         self.history: list[dict[str, Any]] = []  # rows of the steps so far, which alarms look back at
         self._run: Run | None = None
+        self._opened = 0  # the step at which this process went on
         self._watched = -1  # the last step before which the reward observed what it watches
 
     def open(self) -> None:
         """Begin at `step`, as `load_state_dict` left it: what the run folder holds of later steps is dropped."""
+        self._opened = self.step
         if self.host.out is None:
             return
         path = Path(self.host.out)
@@ -184,18 +186,20 @@ class Shaping:
             self._watched = progress.step
 
     def test(self, rollouts: Sequence[Rollout]) -> dict[str, Any]:
-        """What the plain rollouts of a validation say, {} where there are none; written to the log. Moves nothing."""
+        """What the plain rollouts of a validation say, {} where there are none. Moves nothing. Written to the log, but for one
+        that a resumed run begins with: a run that was not interrupted has none there."""
         if not (plain := [r for r in rollouts if r.request.origin != "monitor"]):
             return {}
         batch = to_batch(plain)
-        if self._run is not None:
-            path = self._run.path / f"heldout/step-{self.step:06d}.parquet"
+        logged = self._run if self.step > self._opened or not self.step else None
+        if logged is not None:
+            path = logged.path / f"heldout/step-{self.step:06d}.parquet"
             write_rollouts(path, plain, batch, {"step": self.step, "temperature": self.host.temperature})
         metrics = rollout_metrics(batch, plain)
         names = ("accuracy", "tokens", "tokens_correct", "tokens_wrong", "truncated", "unknown")
         row = {f"heldout/{name}": metrics[name] for name in names}
-        if self._run is not None:
-            self._run.amend(self.step, row)
+        if logged is not None:
+            logged.amend(self.step, row)
         return row
 
     def state_dict(self) -> dict[str, Any]:
