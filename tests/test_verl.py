@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import random
 import subprocess
@@ -15,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("verl", reason="verl is not installed (the extra `verl`)")
+if importlib.util.find_spec("verl") is None:  # not imported here: that takes ten seconds
+    pytest.skip("verl is not installed (the extra `verl`)", allow_module_level=True)
 
 from rewards.batch import Batch
 from rewards.errors import TautError

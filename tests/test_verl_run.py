@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import json
 import os
 import shutil
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("verl", reason="verl is not installed (the extra `verl`)")
+if importlib.util.find_spec("verl") is None:  # not imported here: that takes ten seconds
+    pytest.skip("verl is not installed (the extra `verl`)", allow_module_level=True)
 
 from rollout.log import read_rollouts
 from tests.canned import HOME
