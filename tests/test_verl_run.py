@@ -32,7 +32,7 @@ ENVIRONMENT = {**CPU, "RAY_TMPDIR": "/tmp", "PYTHONUNBUFFERED": "1"}
 def stock(out: Path, recipe: str, *more: str) -> list[str]:
     """The command of verl's stock trainer on the embedded model, without a GPU."""
     own = {
-        "data.train_files": out / "train.parquet", "data.val_files": out / "heldout.parquet", "data.train_batch_size": 8,
+        "data.train_files": out / "train.parquet", "data.train_batch_size": 8,
         "data.max_prompt_length": 64, "data.max_response_length": 160, "actor_rollout_ref.rollout.n": 4,
         "actor_rollout_ref.rollout.temperature": 1, "actor_rollout_ref.actor.ppo_mini_batch_size": 8,
         "actor_rollout_ref.actor.optim.lr": 1e-3, "actor_rollout_ref.model.path": HOME / "checkpoint",
@@ -51,28 +51,33 @@ def logged_steps(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
+def rows_of(split: str, out: Path, *more: str) -> None:
+    """The embedded problems as verl's rows."""
+    given = {"data": f"benchmarks:overthinker/data/{split}.jsonl", "out": out, "template": "{problem}"}
+    assert main([*(f"{key}={value}" for key, value in given.items()), *more]) == 0
+
+
+WATCHING = ["reward.target=40", "reward.interval=20", "reward.monitor_every=3", "reward.monitor_samples=4"]
+BY_HAND = pytest.mark.skipif(
+    "CI" in os.environ, reason="one run of verl is enough for CI; without CI set this one runs too"
+)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_verls_stock_trainer_killed_and_resumed(tmp_path: Path):
-    """HAPO on the embedded model by `python -m verl.trainer.main_ppo`: killed in the fourth step or after, resumed to the sixth.
-    The history is that of the checkpoint, the scores that verl trained on are the log's advantages, and the log replays."""
-    main(
-        [
-            "data=benchmarks:overthinker/data/train.jsonl",
-            f"out={tmp_path}/train.parquet",
-            "template={problem}",
-            "count=64",
-        ]
-    )
-    main(
-        [
-            "data=benchmarks:overthinker/data/heldout.jsonl",
-            f"out={tmp_path}/heldout.parquet",
-            "template={problem}",
-            "count=8",
-        ]
-    )
-    command = stock(tmp_path, "hapo", "verifier.arithmetic=false")
+@pytest.mark.parametrize(
+    ("recipe", "settings", "kept"),
+    [("hapo", [], "problems"), pytest.param("laser_d", WATCHING, "coverage", marks=BY_HAND)],
+)
+def test_verls_stock_trainer_killed_and_resumed(recipe: str, settings: list[str], kept: str, tmp_path: Path):
+    """The embedded model by `python -m verl.trainer.main_ppo`: killed in the third step or the fourth, resumed to the sixth. The
+    state is that of the checkpoint, the scores that verl trained on are the log's advantages, and the log replays."""
+    rows_of("train", tmp_path / "train.parquet", "count=64")
+    rows_of("heldout", tmp_path / "heldout.parquet", "count=8")
+    rows_of("train", tmp_path / "monitor.parquet", "count=8", "origin=monitor")
+    files = [tmp_path / "heldout.parquet"] + ([tmp_path / "monitor.parquet"] if settings else [])
+    command = stock(tmp_path, recipe, "verifier.arithmetic=false", *settings)
+    command.append(f"data.val_files=[{','.join(map(str, files))}]")
     environment = {**os.environ, **ENVIRONMENT}
     log = (tmp_path / "log.txt").open("w")
     first = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
@@ -85,12 +90,12 @@ def test_verls_stock_trainer_killed_and_resumed(tmp_path: Path):
     _wait_until_free(tmp_path / "taut" / ".lock")
     at = int(saved.read_text())
     state = json.loads((tmp_path / f"checkpoints/global_step_{at}/taut.json").read_text())
-    assert state["step"] == at and state["reward"]["(self)"]["problems"]
+    assert state["step"] == at and state["reward"]["(self)"][kept]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     rows = logged_steps(tmp_path)
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6] and "heldout/accuracy" in rows[-1]
-    assert all({"accuracy", "tokens", "reward/hapo"} <= row.keys() for row in rows)
+    assert all({"accuracy", "tokens", f"reward/{recipe}"} <= row.keys() for row in rows)
     assert json.loads((tmp_path / "taut/status.json").read_text())["state"] == "finished"
     for step in range(at + 1, 7):
         logged = read_rollouts(tmp_path / f"taut/rollouts/step-{step:06d}.parquet")

@@ -181,4 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except TautError as error:
+        sys.exit(f"peers: {error}")
