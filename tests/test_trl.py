@@ -346,7 +346,12 @@ def test_training_killed_and_resumed_in_trl(recipe: str, tmp_path: Path):
     assert all({"accuracy", "tokens", "loss", "grad_norm"} <= row.keys() for row in rows)
     assert "heldout/accuracy" in rows[-1]
     taut = [sys.executable, "-m", "taut"]
-    told = subprocess.run([*taut, "replay", str(tmp_path / "whole/taut")], cwd=root, capture_output=True, text=True)
+    told = subprocess.run(
+        [*taut, "replay", str(tmp_path / "whole/taut"), "--out", str(tmp_path / "r")],
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
     assert told.returncode == 0 and "as logged" in told.stdout, told.stdout + told.stderr
     for word in (
         ["report", str(tmp_path / "whole/taut")],

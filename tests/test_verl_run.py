@@ -104,7 +104,10 @@ def test_verls_stock_trainer_killed_and_resumed(recipe: str, settings: list[str]
         trained = [json.loads(line)["score"] for line in (tmp_path / f"dump/{step}.jsonl").read_text().splitlines()]
         np.testing.assert_allclose(sorted(trained), sorted(logged.columns["advantage"]), atol=1e-6)
     told = subprocess.run(
-        [sys.executable, "-m", "taut", "replay", str(tmp_path / "taut")], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "taut", "replay", str(tmp_path / "taut"), "--out", str(tmp_path / "r")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert told.returncode == 0 and "as logged" in told.stdout, told.stdout + told.stderr
     shutil.rmtree(tmp_path / "checkpoints")
