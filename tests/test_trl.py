@@ -38,7 +38,7 @@ from trainers.trl import TautReward
 from trainers.trl.settings import TRL
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-NAMES = [n for n in recipes() if not list(reasons(recipe_of([f"recipe={n}"], {"model": "M", "data": "D"}), TRL))]
+NAMES = [n for n in recipes() if not list(reasons(recipe_of([f"recipe={n}"]), TRL))]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_advantages_in_trl_are_those_of_the_recipe(name: str, parts: tuple[Any, 
         rollout_func=canned,
     )  # fmt: skip
     trainer.train()
-    config = recipe_of([f"recipe={name}"], {"model": "M", "data": "D"})
+    config = recipe_of([f"recipe={name}"])
     config = config.model_copy(
         update={"sampling": config.sampling.model_copy(update={"samples": size, "max_tokens": CAP})}
     )
@@ -158,17 +158,11 @@ def test_recipes_that_do_not_fit_are_refused(given: list[str], words: str):
 
 def train(parts: tuple[Any, Any], out: Path, reward: TautReward, rows: list[dict[str, Any]], **more: Any) -> Any:
     size, callbacks, funcs = more.pop("size", 4), more.pop("callbacks", [reward]), more.pop("funcs", reward)
+    sample = more.pop("rollout_func", None) or Rollouts(rows, size)
     args = arguments(out, None, **(reward.settings() | {"num_generations": size, "max_completion_length": CAP} | more))
-    canned = Rollouts(rows, size)
     trainer = Recorded(
-        parts[0],
-        funcs,
-        args,
-        Dataset.from_list(rows),
-        processing_class=parts[1],
-        callbacks=callbacks,
-        rollout_func=canned,
-    )
+        parts[0], funcs, args, Dataset.from_list(rows), processing_class=parts[1], callbacks=callbacks, rollout_func=sample
+    )  # fmt: skip
     trainer.train()
     return trainer
 
@@ -202,25 +196,13 @@ def test_prompts_may_be_plain_text(parts: tuple[Any, Any], tmp_path: Path):
     rows = [row | {"prompt": row["problem"]} for row in problems(4)]
     reward = TautReward("recipe=hapo", out=str(tmp_path / "taut"))
     canned = Rollouts(rows, 4)
-    args = arguments(
-        tmp_path / "trl", None, **(reward.settings() | {"num_generations": 4, "max_completion_length": CAP})
-    )
 
     def plain(prompts: list[str], trainer: Any) -> dict[str, Any]:
         mine = [canned.by_prompt[json.dumps(p)] for p in prompts]
         asked = [trainer.processing_class.encode(p, add_special_tokens=False) for p in prompts]
         return {"prompt_ids": asked, "completion_ids": respond(mine, parts[1], canned.draw).ids, "logprobs": None}
 
-    trainer = Recorded(
-        parts[0],
-        reward,
-        args,
-        Dataset.from_list(rows),
-        processing_class=parts[1],
-        callbacks=[reward],
-        rollout_func=plain,
-    )
-    trainer.train()
+    trainer = train(parts, tmp_path / "trl", reward, rows, rollout_func=plain)
     logged = read_rollouts(tmp_path / "taut/rollouts/step-000002.parquet")
     np.testing.assert_allclose(trainer.seen[1], logged.columns["advantage"], atol=1e-5)
     assert {*logged.batch.problem_id} == {row["id"] for row in rows}
@@ -403,7 +385,7 @@ def test_a_group_may_lie_in_two_processes(tmp_path: Path):
     states = [json.loads((tmp_path / f"state-{rank}.json").read_text()) for rank in (0, 1)]
     assert states[0] == states[1] and states[0]["step"] == 3
     seen = [np.load(tmp_path / f"seen-{rank}.npy") for rank in (0, 1)]
-    config = recipe_of(["recipe=hapo"], {"model": "M", "data": "D"})
+    config = recipe_of(["recipe=hapo"])
     for step in range(3):
         logged = read_rollouts(tmp_path / f"taut/rollouts/step-{step + 1:06d}.parquet")
         assert len(logged.batch) == 8 and logged.batch.num_groups == 1

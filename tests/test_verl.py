@@ -32,8 +32,7 @@ from trainers.verl.settings import VERL, for_verl
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.filterwarnings("ignore")
-PLACE = {"model": "M", "data": "D"}
-NAMES = [n for n in recipes() if not list(reasons(recipe_of([f"recipe={n}"], PLACE), VERL))]
+NAMES = [n for n in recipes() if not list(reasons(recipe_of([f"recipe={n}"]), VERL))]
 SIZE, PROMPTS = 4, 4
 
 
@@ -181,7 +180,7 @@ class Run:
 @pytest.mark.parametrize("name", NAMES)
 def test_advantages_in_verl_are_those_of_the_recipe(name: str, queue: None, tmp_path: Path):
     """Two steps of real rows through verl's queue, sampler, estimator and padding: equal to Taut's trainer to 1e-6."""
-    config = recipe_of([f"recipe={name}"], PLACE)
+    config = recipe_of([f"recipe={name}"])
     run = Run(configuration(tmp_path, recipe=name))
     config = for_verl(config)
     samples = config.sampling.model_copy(update={"samples": SIZE, "max_tokens": CAP})
@@ -313,7 +312,7 @@ def test_drpo_in_verl_has_the_gradient_of_drpo():
     verdict = rng.integers(0, 2, n)
     mean = (log_prob.sum(1) / mask.sum(1)).numpy()
     batch = Batch(np.arange(n) // size, length, verdict, max_tokens=np.full(n, tokens), mean_log_prob=mean)
-    config = for_verl(recipe_of(["recipe=drpo"], PLACE))
+    config = for_verl(recipe_of(["recipe=drpo"]))
     _, weight = shape(config, batch, Progress(max_length=tokens))
     settings = OmegaConf.create(
         {"policy_loss": {"beta": 1000.0, "delta": 1e-4, "kl_estimator": "k1", "samples": size},

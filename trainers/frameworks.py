@@ -39,7 +39,7 @@ def table() -> str:
     kinds = seams()
     lines = ["| recipe | " + " | ".join(seam.name for seam in kinds) + " |", "|" + " --- |" * (1 + len(kinds))]
     for name in recipes():
-        config = recipe_of([f"recipe={name}"], {"model": "MODEL", "data": "DATA"})
+        config = recipe_of([f"recipe={name}"])
         lines.append("| " + " | ".join([name, *(cell(config, seam).replace("|", "\\|") for seam in kinds)]) + " |")
     return "\n".join(lines)
 

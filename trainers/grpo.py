@@ -34,6 +34,7 @@ from trainers.interrupt import Abandoned, Interruptible
 from trainers.monitor import (
     alarms,
     begin_step_audit,
+    heldout_metrics,
     log_disagreements,
     rollout_metrics,
     score_metrics,
@@ -264,9 +265,7 @@ class Trainer:
             batch = to_batch(rollouts)
             path = self.run.path / f"heldout/step-{self.step_number:06d}.parquet"
             write_rollouts(path, rollouts, batch, {"step": self.step_number, "temperature": config.rollout.temperature})
-        names = ("accuracy", "tokens", "tokens_correct", "tokens_wrong", "truncated", "unknown")
-        metrics = rollout_metrics(batch, rollouts)
-        return {f"heldout/{name}": metrics[name] for name in names}
+        return heldout_metrics(batch, rollouts)
 
     def save(self) -> None:
         """Write a checkpoint of everything that the next steps depend on."""

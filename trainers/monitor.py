@@ -56,6 +56,13 @@ def rollout_metrics(batch: Batch, rollouts: Sequence[Rollout]) -> dict[str, Any]
     }
 
 
+def heldout_metrics(batch: Batch, rollouts: Sequence[Rollout]) -> dict[str, Any]:
+    """Of a held-out test, under heldout/: accuracy, tokens, truncation and unknown verdicts."""
+    names = ("accuracy", "tokens", "tokens_correct", "tokens_wrong", "truncated", "unknown")
+    metrics = rollout_metrics(batch, rollouts)
+    return {f"heldout/{name}": metrics[name] for name in names}
+
+
 def begin_step_audit(verifier: Verifier, rollouts: Sequence[Rollout], seed: int, step: int) -> BegunAudit:
     """Have math-verify decide, while the step goes on, some of what the fast path decided; drawn by step and sample ids."""
     cases = [

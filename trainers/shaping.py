@@ -19,7 +19,7 @@ from rollout.sampler import to_batch
 from rollout.types import Rollout
 from trainers.checks import lone
 from trainers.config import TrainConfig, load_config, to_mapping, to_yaml
-from trainers.monitor import alarms, rollout_metrics, score_metrics, zero_signal
+from trainers.monitor import alarms, heldout_metrics, rollout_metrics, score_metrics, zero_signal
 from trainers.run import Run, flat, versions, write_text
 
 log = logging.getLogger("taut")
@@ -40,8 +40,8 @@ def shape(config: TrainConfig, batch: Batch, progress: Progress) -> tuple[Scores
     return scores, config.advantage(batch, scores, progress)
 
 
-def recipe_of(arguments: Sequence[str], placeholders: dict[str, str]) -> TrainConfig:
-    """The recipe that `recipe=NAME reward.w=0.5 ...` names, as it is; placeholders: what a run of ours would be made of.
+def recipe_of(arguments: Sequence[str]) -> TrainConfig:
+    """The recipe that `recipe=NAME reward.w=0.5 ...` names, as it is; its model and data are the other trainer's (`Host`).
 
     Raises TautError for a setting that the other framework decides.
     """
@@ -51,7 +51,7 @@ def recipe_of(arguments: Sequence[str], placeholders: dict[str, str]) -> TrainCo
             raise TautError(
                 f"{argument}: the other trainer decides this, in its own settings; here only {', '.join(OURS)} can be set"
             )
-    return load_config([f"{key}={value}" for key, value in placeholders.items()] + list(arguments), refused=False)
+    return load_config(["model=MODEL", "data=DATA", *arguments], refused=False)
 
 
 @dataclass(frozen=True)
@@ -195,9 +195,7 @@ class Shaping:
         if logged is not None:
             path = logged.path / f"heldout/step-{self.step:06d}.parquet"
             write_rollouts(path, plain, batch, {"step": self.step, "temperature": self.host.temperature})
-        metrics = rollout_metrics(batch, plain)
-        names = ("accuracy", "tokens", "tokens_correct", "tokens_wrong", "truncated", "unknown")
-        row = {f"heldout/{name}": metrics[name] for name in names}
+        row = heldout_metrics(batch, plain)
         if logged is not None:
             logged.amend(self.step, row)
         return row

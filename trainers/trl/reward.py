@@ -60,7 +60,7 @@ class TautReward(TrainerCallback, ExportableState):
     def __init__(
         self, *recipe: str, columns: Mapping[str, str] | None = None, out: str | None = None, stop_on: Sequence[str] = ()
     ) -> None:  # fmt: skip
-        self.recipe = recipe_of(recipe, {"model": "TRL", "data": "TRL"})
+        self.recipe = recipe_of(recipe)
         refuse(self.recipe, TRL)
         self.rows, self.out, self.stop_on = Rows(self.recipe, columns or {}), out, tuple(stop_on)
         self.verifier = Verifier(**vars(self.recipe.verifier))

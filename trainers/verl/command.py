@@ -1,8 +1,11 @@
-"""`taut verl`: verl's overrides for a recipe, as its command line takes them.
+"""`taut verl`: verl's overrides for a recipe, as its command line takes them, and problem files as verl's rows.
 
-taut verl recipe=hapo                       # the overrides, a line each
-taut verl recipe=laser_d reward.target=2048 # with settings of the reward
-taut verl recipe=hapo --cpu                 # those that a machine without a GPU needs as well
+    taut verl recipe=hapo                        # the overrides, a line each, quoted for a shell
+    taut verl recipe=laser_d reward.target=2048 -- data.train_batch_size=64 | xargs python -m verl.trainer.main_ppo
+    taut verl recipe=hapo --cpu                  # those that a machine without a GPU needs as well
+    taut verl data=FILE out=X.parquet [template='{problem} ...'] [count=N] [origin=monitor]
+
+What stands after `--` is verl's own and wins over what the recipe says.
 """
 
 from __future__ import annotations
@@ -60,7 +63,7 @@ CPU: dict[str, Any] = {
 
 def overrides(arguments: list[str], cpu: bool = False, own: list[str] | None = None) -> list[str]:
     """verl's overrides, one string each. own: verl's, which win. Raises TautError for a recipe that verl cannot carry."""
-    config = recipe_of(arguments, {"model": "verl", "data": "verl"})
+    config = recipe_of(arguments)
     refuse(config, VERL)
     names = [a.partition("=")[2] for a in arguments if a.startswith("recipe=")]
     given = [a for a in arguments if not a.startswith("recipe=")]
@@ -89,7 +92,7 @@ def main(arguments: list[str]) -> int:
     cpu, rest = "--cpu" in arguments[:at], [a for a in arguments[:at] if a != "--cpu"]
     for line in overrides(rest, cpu, arguments[at + 1 :]):
         print(shlex.quote(line))
-    config = recipe_of(rest, {"model": "verl", "data": "verl"})
+    config = recipe_of(rest)
     if cpu:
         print("environment: " + " ".join(f"{k}={v}" for k, v in ENVIRONMENT.items()), file=sys.stderr)
     if needs := from_data(config):

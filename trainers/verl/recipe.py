@@ -24,7 +24,7 @@ def recipe_in(config: Any) -> TrainConfig:
     if unknown := [key for key in section if key not in KEYS]:
         raise TautError(f"taut.{unknown[0]}: unknown; there are {', '.join(f'taut.{key}' for key in KEYS)}")
     given = [f"recipe={section['recipe']}"] if section.get("recipe") else []
-    recipe = recipe_of([*given, *map(str, section.get("set") or [])], {"model": "verl", "data": "verl"})
+    recipe = recipe_of([*given, *map(str, section.get("set") or [])])
     refuse(recipe, VERL)
     return for_verl(recipe)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rewards.batch import Verdict
@@ -64,11 +65,8 @@ class Rows:
         out, places = [], []
         for group, members in enumerate(order):
             for _, i in sorted(members):
-                rollout, place = built[i], first + len(out)
-                q = rollout.request
-                rollout.request = Request(
-                    q.problem, first + group, place, q.prompt, q.max_tokens, budget=q.budget, origin=q.origin
-                )
+                rollout = built[i]
+                rollout.request = replace(rollout.request, group=first + group, sample_id=first + len(out))
                 out.append(rollout)
                 places.append(i)
         return out, places

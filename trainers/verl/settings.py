@@ -11,7 +11,6 @@ from trainers.objectives.drpo import Discriminative, Drpo
 from trainers.objectives.gspo import Gspo
 from trainers.seams import NotCarried, Seam
 
-VERSION = "0.9.1"
 ESTIMATOR = "taut"  # hands on the advantages that the sampler has written
 DRPO_LOSS = "taut_drpo"
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
@@ -48,7 +47,7 @@ def settings(config: TrainConfig) -> dict[str, Any]:
     }
     if isinstance(plan.max_tokens, int):
         out["data.max_response_length"] = plan.max_tokens
-    if "mean_log_prob" in _shaped_by(config).needs:
+    if "mean_log_prob" in for_verl(config).advantage.needs:
         out[f"{ROLLOUT}.calculate_log_probs"] = True
     if (monitor := config.reward.monitor()) is not None:
         out |= {"trainer.val_before_train": True, "trainer.test_freq": monitor.every}
@@ -106,10 +105,6 @@ def _discriminative(objective: Discriminative, config: TrainConfig) -> dict[str,
         f"+{place}.kl_estimator": objective.kl_estimator,
         f"+{place}.samples": config.sampling.samples,
     }
-
-
-def _shaped_by(config: TrainConfig) -> Any:
-    return for_verl(config).advantage
 
 
 def for_verl(config: TrainConfig) -> TrainConfig:
