@@ -164,7 +164,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> Path
     from rewards.verifier import Verifier
     from rollout.engine import make_engine
     from rollout.problems import load_problem_sets
-    from rollout.prompts import PromptTemplate, load_tokenizer, stop_ids
+    from rollout.prompts import PromptTemplate, load_tokenizer, model_configs, stop_ids
     from rollout.sampler import Sampler, heldout_requests
 
     judged_by = vars(config.verifier)
@@ -173,7 +173,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> Path
         say(f"warning: data={config.data}: one problem; no interval can be made from it, give two or more")
     path = locate(config.model)
     tokenizer = load_tokenizer(path)
-    stops, warnings = stop_ids(tokenizer, *_model_configs(path))
+    stops, warnings = stop_ids(tokenizer, *model_configs(path))
     for warning in warnings:
         say(f"warning: {warning}")
     template = PromptTemplate(tokenizer, config.prompt.template, config.prompt.system)
@@ -223,17 +223,6 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> Path
         made_by = {key: value for key, value in meta.items() if key not in ("kind", "verifier", "reference")}
         write_reference(Path(config.reference), problems, read_evaluation(out)[0], made_by)
     return out
-
-
-def _model_configs(path: Path) -> tuple[Any, Any]:
-    """(config, generation config or None) of a model folder."""
-    from transformers import AutoConfig, GenerationConfig
-
-    try:
-        generation = GenerationConfig.from_pretrained(path)
-    except OSError:
-        generation = None
-    return AutoConfig.from_pretrained(path), generation
 
 
 def main(argv: Sequence[str] | None = None) -> int:

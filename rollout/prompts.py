@@ -90,6 +90,17 @@ def thinking_open(text: str) -> bool:
     return text.rstrip().endswith("<think>")
 
 
+def model_configs(path: str | Path) -> tuple[Any, Any]:
+    """(config, generation config or None) of a model folder."""
+    from transformers import AutoConfig, GenerationConfig
+
+    try:
+        generation = GenerationConfig.from_pretrained(path)
+    except OSError:
+        generation = None
+    return AutoConfig.from_pretrained(path), generation
+
+
 def stop_ids(tokenizer: Any, model_config: Any, generation_config: Any) -> tuple[list[int], list[str]]:
     """(token ids that end a response, what its sources disagree about), from the configs and the chat template.
 

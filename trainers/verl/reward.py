@@ -12,7 +12,7 @@ from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 from rewards.batch import Batch
 from rewards.progress import Progress
 from rewards.verifier import Verifier
-from rollout.prompts import stop_ids, thinking_open
+from rollout.prompts import model_configs, stop_ids, thinking_open
 from trainers.verl.recipe import recipe_in
 from trainers.verl.rows import problem_of
 
@@ -34,7 +34,7 @@ class TautRewardManager(RewardManagerBase):
         self.recipe = recipe_in(config)
         self.verifier = Verifier(**vars(self.recipe.verifier))
         self.text: Any = tokenizer
-        self.stops = stop_ids(tokenizer, *_configs(config.actor_rollout_ref.model.path))[0]
+        self.stops = stop_ids(tokenizer, *model_configs(config.actor_rollout_ref.model.path))[0]
         self.cap = int(config.data.max_response_length)
         self.unknown: Counter[str] = Counter()
         reward = self.recipe.reward
@@ -85,13 +85,3 @@ class TautRewardManager(RewardManagerBase):
             batch = Batch([0], [length], [verdict], truncated=[truncated], max_tokens=[self.cap], format_ok=[format_ok])
             out["shaped"] = float(self.recipe.reward.score(batch, Progress(step, max_length=self.cap)).total[0])
         return out
-
-
-def _configs(path: str) -> tuple[Any, Any]:
-    from transformers import AutoConfig, GenerationConfig
-
-    model = AutoConfig.from_pretrained(path)
-    try:
-        return model, GenerationConfig.from_pretrained(path)
-    except OSError:
-        return model, None

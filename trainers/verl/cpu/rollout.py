@@ -28,15 +28,11 @@ class Server:
     """A model that answers verl's requests, all that are there at once."""
 
     def __init__(self, model: str, response_length: int, seed: int) -> None:
-        from transformers import AutoConfig, GenerationConfig
-
         from rollout.engine import EngineConfig
-        from rollout.prompts import load_tokenizer, stop_ids
+        from rollout.prompts import load_tokenizer, model_configs, stop_ids
         from rollout.transformers_engine import TransformersEngine
 
-        stops, _ = stop_ids(
-            load_tokenizer(model), AutoConfig.from_pretrained(model), GenerationConfig.from_pretrained(model)
-        )
+        stops, _ = stop_ids(load_tokenizer(model), *model_configs(model))
         config = EngineConfig(engine="transformers", dtype="float32")
         self.engine, self.response_length = TransformersEngine(config, model, stops), response_length
         self.draws, self.version = itertools.count(seed * 1_000_003), 0
