@@ -93,7 +93,7 @@ def measure(case: Case) -> dict[str, Any]:
     policy = Policy(model)
     if case.logits == "full":
         policy.chunk = 1 << 62
-        policy._chunk = lambda hidden, target, **kinds: _at_once(policy, hidden, target)  # type: ignore[method-assign]
+        policy._measure = lambda hidden, target, **kinds: _at_once(policy, hidden, target)  # type: ignore[method-assign]
     if case.checkpointed:
         policy.recompute_layers()
     optimizer = make_optimizer(model, OptimConfig()) if case.kind == "step" else None
@@ -128,7 +128,7 @@ def measure(case: Case) -> dict[str, Any]:
 
 
 def _at_once(policy: Any, hidden: Tensor, target: Tensor) -> tuple[Tensor, ...]:
-    """What `Policy._chunk` gives, by all logits at once, which are kept for the backward pass."""
+    """What `Policy._measure` gives, by all logits at once, which are kept for the backward pass."""
     log_p = torch.log_softmax(policy._logits(hidden), dim=-1)
     of_token = log_p.gather(-1, target[:, None])[:, 0]
     return of_token, of_token.new_zeros(len(target)), of_token.new_zeros(len(target))

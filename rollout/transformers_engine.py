@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM
-from transformers.cache_utils import DynamicCache, DynamicLayer
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers import AutoModelForCausalLM
 
 from rewards.errors import TautError
+from rollout.cache import growing_cache
+from rollout.decoder import Decoder, bias_of
 from rollout.engine import (
     CANARY_TOLERANCE,
     DIVERGED,
@@ -55,10 +54,9 @@ class TransformersEngine:
             model = AutoModelForCausalLM.from_pretrained(model_path, dtype=getattr(torch, dtype))
         except (OSError, ValueError) as error:
             raise TautError(f"model={model_path}: cannot be loaded as a causal language model: {error}") from error
-        if model.config._attn_implementation == "sdpa" and getattr(model, "_supports_attention_backend", False):
-            model.set_attn_implementation(_grouped_attention())
         self.model: Any = model.eval()
         self.model.to(self.device)
+        self.plain = Decoder.of(self.model)
         text_config = model.config.get_text_config()
         own_limit = getattr(text_config, "max_position_embeddings", None) or 1 << 30
         if config.max_model_len is not None and config.max_model_len > own_limit:
@@ -149,6 +147,7 @@ class TransformersEngine:
         index = torch.arange(len(prompts), device=self.device)
         version, begun = self.version, 0  # of the weights that filled the cache, and the step at which they did
         logits, cache, mask, lengths, width = self._prefill([p.ids for p in prompts], longest)
+        decoder = self._decoder(width + longest)
         for step in range(longest):
             look()
             if self.version != version:  # nothing that the old weights computed is of use
@@ -156,6 +155,7 @@ class TransformersEngine:
                 index = torch.tensor(rows, device=self.device)
                 so_far = [(*prompts[row].ids, *tokens[row]) for row in rows]
                 logits, cache, mask, lengths, width = self._prefill(so_far, longest - step)
+                decoder = self._decoder(width + longest - step)
             chosen, chosen_log_probs = sample(logits, temperature, uniforms[step, index])
             for row, token, log_prob in zip(rows, chosen.tolist(), chosen_log_probs.tolist(), strict=True):
                 if row in live:
@@ -178,17 +178,28 @@ class TransformersEngine:
                 mask = None if mask is None else mask[keep]
             since = step - begun
             positions = (lengths + since).clamp(max=self.max_model_len - 1)  # finished rows may run past the end
+            seen = None if mask is None else mask[..., : width + since + 1]
+            if decoder is not None:
+                logits = decoder.step(chosen, positions, cache.layers, seen)
+                continue
             logits = self.model(
                 input_ids=chosen[:, None],
-                attention_mask=None if mask is None else mask[:, : width + since + 1],
+                attention_mask=seen,
                 position_ids=positions[:, None],
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
 
+    def _decoder(self, room: int) -> Decoder | None:
+        """Takes over after the prefill where the model is of the plain kind; `room`: positions that a row may have."""
+        return Decoder(self.model, min(room, self.max_model_len)) if self.plain else None
+
     def _prefill(self, prompts: Sequence[tuple[int, ...]], room: int) -> tuple[Tensor, Any, Tensor | None, Tensor, int]:
-        """(next-token logits (B, V), KV cache, mask (B, L + room) or None when nothing is padded, prompt lengths (B,), L)."""
+        """(next-token logits (B, V), KV cache, mask or None when nothing is padded, prompt lengths (B,), L).
+
+        The mask is (B, L + room); for a Decoder what to add to its scores, (B, 1, 1, L + room).
+        """
         distinct = list(dict.fromkeys(prompts))  # the samples of a group share their prompt
         width = max(len(ids) for ids in distinct)
         ids = torch.zeros(len(distinct), width, dtype=torch.long)
@@ -198,7 +209,7 @@ class TransformersEngine:
             mask[row, width - len(prompt) :] = True
         ids, mask = ids.to(self.device), mask.to(self.device)
         padded = not bool(mask.all())
-        cache = _growing_cache(self.model.config)
+        cache = growing_cache(self.model.config)
         logits = self.model(
             input_ids=ids,
             attention_mask=mask if padded else None,
@@ -213,6 +224,8 @@ class TransformersEngine:
             cache.batch_select_indices(index)
         lengths = mask.sum(1)[index]
         wide = torch.cat([mask[index], mask.new_ones(len(prompts), room)], dim=1) if padded else None
+        if self.plain and wide is not None:
+            wide = bias_of(wide, logits.dtype)
         return logits[index], cache, wide, lengths, width
 
 
@@ -234,65 +247,3 @@ def sample(logits: Tensor, temperature: float, uniforms: Tensor) -> tuple[Tensor
     if not bool(torch.isfinite(chosen).all()):
         raise TautError(f"engine transformers: {DIVERGED}")
     return tokens.squeeze(-1), chosen
-
-
-class _GrowingLayer(DynamicLayer):
-    """A DynamicLayer that appends into spare room instead of copying the whole cache for every token."""
-
-    _keys: Tensor | None = None
-    _values: Tensor | None = None
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start = self.get_seq_length()
-        end = start + key_states.shape[-2]
-        if self._keys is None or self._values is None or self._keys.shape[-2] < end:
-            capacity = end + max(end // 2, 64)
-            self._keys = _with_room(self.keys, key_states, capacity)
-            self._values = _with_room(self.values, value_states, capacity)
-        self._keys[:, :, start:end] = key_states
-        self._values[:, :, start:end] = value_states
-        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        if self._keys is not None and self._values is not None:
-            end = self.get_seq_length()
-            self._keys, self._values = self._keys.index_select(0, indices), self._values.index_select(0, indices)
-            self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
-
-
-def _with_room(old: Tensor | None, like: Tensor, capacity: int) -> Tensor:
-    room = like.new_empty(*like.shape[:-2], capacity, like.shape[-1])
-    if old is not None and old.numel():
-        room[:, :, : old.shape[-2]] = old
-    return room
-
-
-def _growing_cache(config: Any) -> DynamicCache:
-    """The model's own cache, its plain layers replaced by growing ones (sliding-window and other layers stay)."""
-    cache = DynamicCache(config=config)
-    cache.layers = [_GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    if not cache.layers:
-        cache.layer_class_to_replicate = _GrowingLayer
-    return cache
-
-
-def _grouped_attention() -> str:
-    """Register, and name, an attention that decodes grouped queries without repeating keys and values."""
-
-    def forward(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any):
-        heads, kv_heads = query.shape[1], key.shape[1]
-        if query.shape[2] != 1 or heads == kv_heads or kwargs.get("dropout"):
-            return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-        # One query per head: the heads that share keys become the query axis, and all of them see the same mask.
-        grouped = query.reshape(query.shape[0], kv_heads, heads // kv_heads, query.shape[3])
-        out = torch.nn.functional.scaled_dot_product_attention(
-            grouped, key, value, attn_mask=attention_mask, scale=kwargs.get("scaling")
-        )
-        return out.reshape(query.shape[0], 1, heads, query.shape[3]), None
-
-    AttentionInterface.register("taut_grouped", forward)
-    AttentionMaskInterface.register("taut_grouped", sdpa_mask)
-    return "taut_grouped"

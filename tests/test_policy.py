@@ -110,7 +110,7 @@ def test_chunks_do_not_matter_and_bound_the_logits(monkeypatch: pytest.MonkeyPat
 
 
 def test_large_vocabularies_shrink_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainers.policy.MAX_LOGITS", 40 * 3)
+    monkeypatch.setattr("trainers.policy.MAX_LOGITS", {"cpu": 40 * 3})
     assert make(logit_chunk=4096).chunk == 3
 
 

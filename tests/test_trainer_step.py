@@ -19,7 +19,7 @@ def test_all_logits_at_once_are_the_chunks() -> None:
         policy = make()
         if full:
             policy.chunk = 1 << 62
-            policy._chunk = lambda hidden, target, policy=policy, **kinds: _at_once(policy, hidden, target)  # type: ignore[method-assign]
+            policy._measure = lambda hidden, target, policy=policy, **kinds: _at_once(policy, hidden, target)  # type: ignore[method-assign]
         out = policy.log_probs(*sequences(), grad=True).log_prob
         out.sum().backward()
         found.append((out.detach(), gradients(policy)))

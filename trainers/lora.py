@@ -52,9 +52,14 @@ def add_adapters(model: Any, config: LoraConfig, seed: int) -> None:
             raise TautError(
                 f"lora.targets={config.targets}: {str(error).splitlines()[0]}; name linear layers of this model"
             ) from error
+    head = model.get_output_embeddings()
     for name, module in model.named_modules():
-        if hasattr(module, "lora_A") and not isinstance(module.base_layer, torch.nn.Linear):
+        if not hasattr(module, "lora_A"):
+            continue
+        if not isinstance(module.base_layer, torch.nn.Linear):
             raise TautError(f"lora.targets: {name} is a {type(module.base_layer).__name__}; leave it out")
+        if module is head:
+            raise TautError(f"lora.targets: {name} is the head, to which no factors are added; leave it out")
 
 
 def merged(model: Any, whole: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Iterator[tuple[str, Tensor]]:

@@ -16,12 +16,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from rewards.errors import TautError
+from trainers.head import HeadPass
 from trainers.lora import merged
 
-MAX_LOGITS = 2**27  # elements of one float32 chunk of logits (512 MiB): caps `logit_chunk` for large vocabularies
+# Elements of one float32 chunk of logits, which cap `logit_chunk` for large vocabularies: 512 MiB on a GPU, and 64 on a CPU,
+# whose products are as fast with few rows.
+MAX_LOGITS = {"cuda": 2**27, "cpu": 2**24}
 Measure = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -66,7 +68,7 @@ class Policy:
     """A causal language model with its optimised weights. Dropout is never active: it would make the ratio noisy.
 
     model: a transformers model; tokens are ids of its own vocabulary. logit_chunk: most response tokens through the
-    head at once (fewer where the vocabulary is so large that their logits would exceed 512 MiB).
+    head at once (fewer for large vocabularies: MAX_LOGITS).
     """
 
     def __init__(self, model: Any, logit_chunk: int = 4096) -> None:
@@ -78,7 +80,7 @@ class Policy:
         self.logit_scale: float = getattr(config, "logit_scale", None) or 1.0
         self.logit_scale /= getattr(config, "logits_scaling", None) or 1.0
         self.compute: Callable[..., tuple[Tensor, ...]] = self._compute  # trainers.sharding puts its own around it
-        self.chunk = max(1, min(logit_chunk, MAX_LOGITS // max(1, config.vocab_size)))
+        self.chunk = max(1, min(logit_chunk, MAX_LOGITS.get(self.device.type, 2**24) // max(1, config.vocab_size)))
         self._check_head()
 
     @classmethod
@@ -171,13 +173,12 @@ class Policy:
         position = torch.tensor(starts, dtype=torch.long)[row] + column
         target = ids[row, position].to(device)
         row, column, ids, mask = row.to(device), column.to(device), ids.to(device), mask.to(device)
-        measure = partial(self._chunk, temperature=temperature, entropy=entropy, untempered=entropy_untempered)
+        kinds = {"entropy": entropy, "untempered": entropy_untempered, "entropy_grad": entropy_grad}
+        measure = partial(self._measure, temperature=temperature, **kinds)
         probe = partial(self._probes, starts=starts, lengths=lengths, probes=probes, temperature=temperature)
 
         with torch.set_grad_enabled(grad):
-            flat = self.compute(
-                ids, row, position.to(device) - 1, target, partial(measure, entropy_grad=entropy_grad), probe
-            )
+            flat = self.compute(ids, row, position.to(device) - 1, target, measure, probe)
 
             def spread(values: Tensor) -> Tensor:
                 return values.new_zeros(mask.shape).index_put((row, column), values)
@@ -197,8 +198,7 @@ class Policy:
         states at (row, position) (n,), and the probes (B, K). Sharded weights are whole only while it runs."""
         hidden = self.body(input_ids=ids, use_cache=False)[0]
         flat = hidden[row, position]
-        chunks = [measure(h, t) for h, t in zip(flat.split(self.chunk), target.split(self.chunk), strict=True)]
-        return (*(torch.cat(columns) for columns in zip(*chunks, strict=True)), probe(hidden))
+        return (*measure(flat, target), probe(hidden))
 
     def score(self, ids: Sequence[int], temperature: float = 1.0) -> list[float]:
         """Log-probs (nats) of ids[1:], each given all before it; len(ids) - 1 numbers. For the canary after a weight
@@ -228,25 +228,10 @@ class Policy:
             logits = torch.tanh(logits / self.softcap) * self.softcap
         return logits
 
-    def _chunk(
-        self, hidden: Tensor, target: Tensor, temperature: float, entropy: bool, untempered: bool, entropy_grad: bool
-    ) -> tuple[Tensor, ...]:
-        """(log_prob, entropy, untempered entropy) of n tokens, (n,) each, zeros where not asked for."""
-
-        def compute(hidden: Tensor) -> tuple[Tensor, ...]:
-            logits = self._logits(hidden)
-            log_p = torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
-            of_token = log_p.gather(-1, target[:, None])[:, 0]
-            h = h1 = of_token.new_zeros(len(target))
-            if entropy:
-                h = _entropy(log_p if entropy_grad else log_p.detach())
-            if untempered:
-                h1 = _entropy(torch.log_softmax(logits.detach(), dim=-1)) if temperature != 1 or not entropy else h
-            return of_token, h, h1.detach()
-
-        if not torch.is_grad_enabled():
-            return compute(hidden)
-        return checkpoint(compute, hidden, use_reentrant=False, preserve_rng_state=False)  # type: ignore[return-value]
+    def _measure(self, hidden: Tensor, target: Tensor, **kinds: Any) -> tuple[Tensor, ...]:
+        """(log_prob, entropy, untempered entropy) of n tokens, (n,) each; see HeadPass."""
+        of = HeadPass(self._logits, chunk=self.chunk, scale=self.logit_scale, softcap=self.softcap, **kinds)
+        return of(hidden, target, self.head.weight, self.head.bias)
 
     def _probes(
         self,
@@ -281,10 +266,6 @@ class Policy:
             raise TautError(
                 f"{name} changes its logits after the head in a way the chunked pass does not know; use another model"
             )
-
-
-def _entropy(log_p: Tensor) -> Tensor:
-    return -(log_p.exp() * log_p).sum(-1)
 
 
 def _readable_by_older_versions(folder: Path) -> None:
