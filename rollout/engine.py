@@ -76,6 +76,8 @@ class Engine(Protocol):
     between two tokens: what is under way goes on under them as if it had been a prompt (no key or value of the old weights is
     read again), so that each token has one version, and the log-prob that this version gives it.
     enough: when set, `generate` asks it now and then whether what has ended will do, and if so raises Enough.
+    borrows: when set, `load_weights` may keep the tensors that it gets instead of copying them: who gives them changes them only
+    while the engine does nothing.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Engine(Protocol):
     on_done: OnDone | None
     refresh: Refresh | None
     enough: Callable[[], bool] | None
+    borrows: bool
 
     def generate(self, prompts: Sequence[Prompt], temperature: float | None = None) -> list[Completion]:
         """One completion a prompt, in the order asked.

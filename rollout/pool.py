@@ -77,6 +77,7 @@ class RayPool:
         self.temperature = config.temperature
         self.on_done: OnDone | None = None
         self.refresh: Refresh | None = None
+        self.borrows = False
         self.enough: Callable[[], bool] | None = None
         self.facts: list[dict[str, Any]] = [{} for _ in range(config.workers)]
         self._make = (config, model_path, tuple(stop_ids))

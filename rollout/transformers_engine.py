@@ -46,6 +46,7 @@ class TransformersEngine:
         self.batch_size = config.batch_size
         self.on_done: OnDone | None = None
         self.refresh: Refresh | None = None
+        self.borrows = False
         self.enough: Callable[[], bool] | None = None
         dtype = resolve_dtype(config)
         self.canary_tolerance = config.canary_tolerance or CANARY_TOLERANCE[dtype]
@@ -91,8 +92,10 @@ class TransformersEngine:
                 self._generate_batch(batch, temperature, look, ended)
 
     def load_weights(self, weights: Mapping[str, Tensor], version: int) -> None:
-        """Copy all weights in place. Raises TautError naming what is missing, unknown or of another shape."""
-        state = self.model.state_dict()
+        """Take all weights, by copy or, where it borrows, as they are. Raises TautError naming what is missing, unknown or of
+        another shape."""
+        state = dict(self.model.named_parameters(remove_duplicate=False)) | dict(self.model.named_buffers())
+        state = {name: state[name] for name in self.model.state_dict()}
         given = {state[name].data_ptr() for name in weights if name in state}  # tied weights may come under either name
         missing = [name for name, tensor in state.items() if tensor.data_ptr() not in given]
         unknown = [name for name in weights if name not in state]
@@ -106,7 +109,11 @@ class TransformersEngine:
                 if tensor.shape != state[name].shape:
                     shapes = f"{tuple(tensor.shape)}, the engine's is {tuple(state[name].shape)}"
                     raise TautError(f"weights of version {version}: {name} has shape {shapes}")
-                state[name].copy_(tensor)
+                mine = state[name]
+                if self.borrows and (tensor.dtype, tensor.device) == (mine.dtype, mine.device):
+                    mine.data = tensor.detach()
+                else:
+                    mine.copy_(tensor)
         self.version = version
 
     @torch.inference_mode()

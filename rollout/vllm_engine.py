@@ -50,6 +50,7 @@ class VllmEngine:
         self.temperature = config.temperature
         self.on_done: OnDone | None = None
         self.refresh: Refresh | None = None
+        self.borrows = False
         self.enough: Callable[[], bool] | None = None
         self._under_way: dict[str, tuple[int, str]] = {}  # vLLM's number of a request: ours, and vLLM's inside
         self._older: dict[int, list[int]] = {}  # by our number: versions of the tokens before the weights changed

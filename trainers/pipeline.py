@@ -51,7 +51,7 @@ class Snapshot:
 class Sampled:
     """The judged rollouts of a step, in the order asked. counts: of the verifier, for these alone. gap: nats between trainer and
     engine on the canary after the last sync before them. seconds, verify_seconds: of the engine, and of judging after it. loaded:
-    seconds and bytes of that sync. given_up: problems whose groups were not waited for."""
+    seconds and copied bytes of that sync. given_up: problems whose groups were not waited for."""
 
     rollouts: list[Rollout]
     counts: Counts
@@ -93,6 +93,7 @@ class Pipeline:
     ) -> None:
         self.sampler, self.canary, self.temperature = sampler, canary, temperature
         self.threaded, self.pinned, self.parts, self.in_flight = threaded, pinned, parts, in_flight
+        sampler.engine.borrows = not threaded  # in turn: what samples may use the trainer's own weights
         self.gap, self.loaded = 0.0, (0.0, 0)
         self._newest: Snapshot | None = None
         self._loaded: int | None = None  # version that the engine has from here
@@ -256,7 +257,8 @@ class Pipeline:
             self.gap = sync(
                 self.sampler.engine, wanted.weights, wanted.version, self.canary, lambda ids: list(wanted.scores)
             )
-            size = sum(tensor.nbytes for tensor in wanted.weights.values())
+            borrowed = self.sampler.engine.borrows and self.sampler.engine.name == "transformers"
+            size = 0 if borrowed else sum(tensor.nbytes for tensor in wanted.weights.values())
             self._loaded, self.loaded = wanted.version, (time.perf_counter() - start, size)
 
 
