@@ -1,120 +1,41 @@
-"""The same GRPO step by Taut and by TRL, side by side on this machine.
+"""The same GRPO step by Taut and by what users would take instead, side by side on this machine.
 
     python -m benchmarks.peers                               # the embedded model, one thread, then all cores
-    python -m benchmarks.peers --threads 1 --repeats 7 --out benchmarks/results/peers.md
+    python -m benchmarks.peers --model models/smollm2 --prompts 8 --samples 4 --steps 2 --repeats 3 --threads 2
+    python -m benchmarks.peers --verl --threads 1            # verl's stock trainer as well: a minute or two a process
 
 Each program runs in a process and an environment of its own (`python3 bootstrap.py test` makes TRL's, .venv-trl), in turn: one
 of Taut, one of TRL, and again. A process trains the same model with the same settings, one step to warm up and then some that
 are timed; its figure is their median, and the table shows the median over the processes with the lowest and the highest. Same
-model file, prompts, rollouts a step, cap, dtype (float32), loss (tokens' mean, clip-higher) and optimiser; both sample with
-transformers. "Equal lengths": a copy of the model that ends no response, so that both do the same work to the token.
-"Natural": responses end where they end, and seconds are given for 1,000 tokens. Taut verifies with its verifier and writes its
-rollout log meanwhile; TRL compares strings and writes nothing.
+model file, prompts, rollouts a step, cap, dtype (float32), loss (tokens' mean, clip-higher), optimiser and sequences a forward
+pass (`--batch`); all sample with transformers. "Equal lengths": a copy of the model that ends no response, so that all do the
+same work to the token. "Natural": responses end where they end, and seconds are given for 1,000 tokens. Taut verifies with its
+verifier and writes its rollout log meanwhile; TRL compares strings and writes nothing; verl runs with Taut's plug-in.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import shutil
 import statistics
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks.peers.programs import Work, endless, taut, trl, verl
 from rewards.errors import TautError
 from rollout.paths import locate
 
-ROOT = Path(__file__).parents[2]
 PHASES = ("sample", "score", "update", "sync", "rest")
-MODEL, DATA = "benchmarks:overthinker/checkpoint", "benchmarks:overthinker/data/train.jsonl"
+Program = Callable[[Work, int], dict[str, float]]
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A step's size."""
-
-    prompts: int
-    samples: int
-    cap: int
-    steps: int
-
-
-@contextmanager
-def endless(model: Path) -> Iterator[Path]:
-    """A copy of a model that ends no response by itself: it would have to sample its token for unknown text."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(shutil.copytree(model, Path(folder) / "model"))
-        vocabulary = json.loads((copy / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
-        for name in ("config.json", "generation_config.json"):
-            values = json.loads((copy / name).read_text(encoding="utf-8"))
-            (copy / name).write_text(json.dumps(values | {"eos_token_id": vocabulary["<unk>"]}), encoding="utf-8")
-        values = json.loads((copy / "tokenizer_config.json").read_text(encoding="utf-8"))
-        template = values["chat_template"].replace("<eos>", "")
-        text = json.dumps(values | {"eos_token": "<unk>", "chat_template": template})
-        (copy / "tokenizer_config.json").write_text(text, encoding="utf-8")
-        yield copy
-
-
-def taut(model: Path, shape: Shape, threads: int) -> dict[str, float]:
-    """Seconds of a step by phase, tokens of a step and the process' peak memory, by `taut train`."""
-    with tempfile.TemporaryDirectory() as folder:
-        settings = {
-            "model": model, "data": DATA, "out": f"{folder}/run", "steps": 1 + shape.steps, "prompts": shape.prompts,
-            "sampling.samples": shape.samples, "sampling.max_tokens": shape.cap, "prompt.template": "'{problem}'",
-            "verifier.arithmetic": "false", "objective.clip_high": 0.28, "advantage": "dr_grpo", "optim.lr": 1e-3,
-            "rollout.engine": "transformers", "checkpoint.every": 10**6, "micro_tokens": 10**6, "seed": 0,
-        }  # fmt: skip
-        command = [sys.executable, "-m", "taut", "train", *(f"{key}={value}" for key, value in settings.items())]
-        memory = _run(command, threads)
-        lines = (Path(folder) / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines][1:]
-    out = {"memory": memory, "tokens": statistics.median(row["tokens"] * row["rollouts"] for row in rows)}
-    named = {"sample": ("sample",), "score": ("reward",), "update": ("policy", "update"), "sync": ("sync",)}
-    for phase, parts in named.items():
-        out[phase] = statistics.median(sum(row[f"time/{part}"] for part in parts) for row in rows)
-    # the last step also writes the final checkpoint, which no other does
-    out["step"] = statistics.median(row["time/step"] - row.get("time/checkpoint", 0.0) for row in rows)
-    return out | {"rest": out["step"] - sum(out[phase] for phase in named)}
-
-
-def trl(model: Path, shape: Shape, threads: int) -> dict[str, float]:
-    """The same by TRL's GRPOTrainer."""
-    python = ROOT / ".venv-trl" / "bin" / "python"
-    if not python.exists():
-        raise TautError(f"{python}: TRL's environment is not there; `python3 bootstrap.py test` makes it")
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "out.json"
-        given = {"model": str(model), "data": str(locate(DATA)), "out": str(out), **vars(shape)}
-        memory = _run([str(python), "-m", "benchmarks.peers.trl_step", json.dumps(given)], threads)
-        return {**json.loads(out.read_text(encoding="utf-8")), "memory": memory}
-
-
-def _run(command: Sequence[str], threads: int) -> float:
-    """Run a command on so many threads; its peak memory in MiB. Raises TautError with what it said."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
-    environment = {**os.environ, **{name: str(threads) for name in names}, "TOKENIZERS_PARALLELISM": "false"}
-    environment |= {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
-    with tempfile.TemporaryFile("w+") as said:
-        child = subprocess.Popen(list(command), cwd=ROOT, env=environment, stdout=said, stderr=said)
-        _, status, usage = os.wait4(child.pid, 0)
-        if status:
-            said.seek(0)
-            raise TautError(f"{' '.join(command[:4])} failed:\n{said.read()[-3000:]}")
-    return usage.ru_maxrss / 1024
-
-
-def measure(model: Path, shape: Shape, threads: int, repeats: int) -> dict[str, list[dict[str, float]]]:
-    """Every figure of both, run in turn."""
-    found: dict[str, list[dict[str, float]]] = {"Taut": [], "TRL": []}
+def measure(programs: dict[str, Program], work: Work, threads: int, repeats: int) -> dict[str, list[dict[str, float]]]:
+    """Every figure of all, run in turn."""
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in programs}
     for i in range(repeats):
-        for name, program in (("Taut", taut), ("TRL", trl))[:: 1 if i % 2 else -1]:
-            found[name].append(program(model, shape, threads))
+        for name, program in list(programs.items())[:: 1 if i % 2 else -1]:
+            found[name].append(program(work, threads))
             print(f"{name} {i + 1}/{repeats}: {found[name][-1]['step']:.3f} s", file=sys.stderr, flush=True)
     return found
 
@@ -139,12 +60,13 @@ def table(title: str, found: dict[str, list[dict[str, float]]], per_token: bool)
         cells += [
             f"{statistics.median(of(name, 'tokens')):.0f}",
             f"{speed:,.0f}",
-            f"{statistics.median(of(name, 'memory')):.0f}",
+            f"{statistics.median(of(name, 'memory')):.0f}".replace("nan", "not measured"),
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    pairs = [b / a for a, b in zip(of("Taut", "step"), of("TRL", "step"), strict=True)]
-    ratio = statistics.median(of("TRL", "step")) / statistics.median(of("Taut", "step"))
-    lines += ["", f"TRL takes {ratio:.2f} times as long as Taut (pairs: {min(pairs):.2f} to {max(pairs):.2f})."]
+    for name in (name for name in found if name != "Taut"):
+        pairs = [b / a for a, b in zip(of("Taut", "step"), of(name, "step"), strict=True)]
+        ratio = statistics.median(of(name, "step")) / statistics.median(of("Taut", "step"))
+        lines += ["", f"{name} takes {ratio:.2f} times as long as Taut (pairs: {min(pairs):.2f} to {max(pairs):.2f})."]
     return "\n".join(lines)
 
 
@@ -153,23 +75,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "python -m benchmarks.peers", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("--model", default="benchmarks:overthinker/checkpoint", help="a Hugging Face folder")
+    parser.add_argument("--data", default="benchmarks:overthinker/data/train.jsonl", help="JSONL with problem, answer")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, len(os.sched_getaffinity(0))])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--cap", type=int, default=128)
     parser.add_argument("--steps", type=int, default=8, help="timed steps of a process")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--batch", type=int, default=16, help="sequences that the update takes at once")
+    parser.add_argument("--verl", action="store_true", help="verl's stock trainer as well")
+    parser.add_argument("--lengths", choices=["both", "equal", "natural"], default="both")
+    parser.add_argument("--out", type=Path, help="the tables go there, below the text before the first of them")
     given = parser.parse_args(argv)
-    shape, model = Shape(given.prompts, given.samples, given.cap, given.steps), locate(MODEL)
+    work = Work(str(locate(given.model)), given.data, given.prompts, given.samples, given.cap, given.steps, given.batch)
+    programs: dict[str, Program] = {"Taut": taut, "TRL": trl} | ({"verl": verl} if given.verl else {})
     parts = []
     for threads in given.threads:
-        size = f"{shape.prompts} x {shape.samples} rollouts of at most {shape.cap} tokens, {threads} thread" + "s" * (
-            threads > 1
-        )
-        with endless(model) as copy:
-            parts.append(table(f"Equal lengths: {size}", measure(copy, shape, threads, given.repeats), False))
-        parts.append(table(f"Natural: {size}", measure(model, shape, threads, given.repeats), True))
+        size = f"{Path(work.model).name}, {work.prompts} x {work.samples} rollouts of at most {work.cap} tokens, "
+        size += f"{threads} thread" + "s" * (threads > 1)
+        if given.lengths != "natural":
+            with endless(work) as copy:
+                parts.append(table(f"Equal lengths: {size}", measure(programs, copy, threads, given.repeats), False))
+        if given.lengths != "equal":
+            parts.append(table(f"Natural: {size}", measure(programs, work, threads, given.repeats), True))
     text = "\n\n".join(parts) + "\n"
     print(text)
     if given.out:
