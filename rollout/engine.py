@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("taut.rollout")
 
+# Parameters up to which the transformers engine was measured to be faster than vLLM on a CPU (`python -m benchmarks.engines`).
+# A rule and not a measurement at the start of each run: a resumed run must not change its engine, and so its last bits.
+CPU_SMALL = 150_000_000
+PLAIN = ("llama", "mistral", "qwen2", "qwen3")
 # What vLLM's CPU attention can compute; any other head size fails at the first forward pass.
 CPU_HEAD_DIMS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 DIVERGED = "log-probs are not finite: the weights have diverged; go back to a checkpoint and lower the learning rate"
@@ -218,7 +222,19 @@ def choose_engine(config: EngineConfig, model_path: str) -> tuple[str, str]:
     size = head_dim(model_path)
     if size is not None and size not in CPU_HEAD_DIMS:
         return "transformers", f"vLLM is installed, but cannot do head_dim={size} on a CPU"
+    numbers = parameters(model_path)
+    if numbers is not None and numbers <= CPU_SMALL and plain(model_path):
+        return "transformers", f"faster than vLLM on a CPU at {numbers / 1e6:.1f} M parameters"
     return "vllm", "vLLM is installed, on a CPU with gcc"
+
+
+def plain(model_path: str) -> bool:
+    """Whether config.json names an architecture that the transformers engine decodes at full speed (`rollout.decoder`)."""
+    try:
+        config = json.loads((Path(model_path) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return config.get("model_type") in PLAIN
 
 
 def has_gpu() -> bool:

@@ -110,6 +110,7 @@ class Worker(Actor):
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(map(str, own))
         core = own[0] if each == 1 else None
         self.engine = make_engine(config.model_copy(update={"workers": 0, "core": core}), model_path, stop_ids)
+        self.engine.borrows = True  # what lies in the object store never changes
         facts = ("name", "canary_tolerance", "max_model_len", "vocab_size")
         return {"core": core} | {name: getattr(self.engine, name) for name in facts}
 

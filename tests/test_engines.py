@@ -217,7 +217,10 @@ def test_auto_takes_vllm_where_it_works(tmp_path: Path, monkeypatch: pytest.Monk
         "transformers",
         "vLLM is installed, but cannot do head_dim=16 on a CPU",
     )
-    (tmp_path / "config.json").unlink()
+    tiny.qwen3(tmp_path, 0)
+    assert choose_engine(auto, str(tmp_path)) == ("transformers", "faster than vLLM on a CPU at 0.4 M parameters")
+    monkeypatch.setattr(engines, "CPU_SMALL", 100_000)
+    assert choose_engine(auto, str(tmp_path))[0] == "vllm"
     gcc = None
     assert "gcc is missing" in choose_engine(auto, str(tmp_path))[1]
     gpu = True

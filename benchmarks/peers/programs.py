@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rewards.errors import TautError
+from rollout.log import read_rollouts
 from rollout.paths import locate
 from trainers.verl.command import ENVIRONMENT, overrides
 from trainers.verl.command import main as verl_rows
@@ -63,8 +64,11 @@ def _rewrite(file: Path, values: dict[str, object]) -> None:
     file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | values), encoding="utf-8")
 
 
-def taut(work: Work, threads: int) -> dict[str, float]:
-    """Seconds of a step by phase, tokens of a step and the process' peak memory in MiB, by `taut train`."""
+def taut(work: Work, threads: int, *more: str) -> dict[str, float]:
+    """Seconds of a step by phase, tokens of a step, of a prompt, and the process' peak memory in MiB, by `taut train`.
+
+    verify: what judging took once sampling had ended. more: further settings.
+    """
     with tempfile.TemporaryDirectory() as folder:
         settings = {
             "model": work.model, "data": work.data, "out": f"{folder}/run", "steps": 1 + work.steps,
@@ -73,16 +77,23 @@ def taut(work: Work, threads: int) -> dict[str, float]:
             "advantage": "dr_grpo", "optim.lr": work.lr, "rollout.engine": "transformers", "checkpoint.every": 10**6,
             "micro_tokens": work.batch * (work.cap + 128), "seed": 0,
         }  # fmt: skip
-        command = [sys.executable, "-m", "taut", "train", *(f"{key}={value}" for key, value in settings.items())]
+        command = [sys.executable, "-m", "taut", "train", *(f"{key}={value}" for key, value in settings.items()), *more]
         memory = _run(command, threads)
         lines = (Path(folder) / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         rows = [json.loads(line) for line in lines][1:]
-    out = {"memory": memory, "tokens": statistics.median(row["tokens"] * row["rollouts"] for row in rows)}
+        logged = read_rollouts(Path(folder) / f"run/rollouts/step-{1 + work.steps:06d}.parquet")
+        prompt = statistics.mean(map(len, logged.columns["prompt_ids"]))
+    out = {
+        "memory": memory,
+        "tokens": statistics.median(row["tokens"] * row["rollouts"] for row in rows),
+        "prompt": prompt,
+    }
     named = {"sample": ("sample",), "score": ("reward",), "update": ("policy", "update"), "sync": ("sync",)}
-    for phase, parts in named.items():
+    for phase, parts in (named | {"log": ("log",), "verify": ("verify",)}).items():
         out[phase] = statistics.median(sum(row[f"time/{part}"] for part in parts) for row in rows)
     # the last step also writes the final checkpoint, which no other does
     out["step"] = statistics.median(row["time/step"] - row.get("time/checkpoint", 0.0) for row in rows)
+    out["mean"] = statistics.mean(row["time/step"] - row.get("time/checkpoint", 0.0) for row in rows)
     return out | {"rest": out["step"] - sum(out[phase] for phase in named)}
 
 

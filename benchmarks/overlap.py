@@ -1,0 +1,80 @@
+"""Steps a minute: sampling and training in turn, on one core and on both, against sampling the next step while one trains.
+
+    python -m benchmarks.overlap                 # about five minutes on two cores
+
+`taut train` on the embedded model, 16 problems x 8 rollouts, groups without signal left out of the update (`drop_zero_signal`):
+that makes sampling and training cost about the same. Processes in turn: `sync` with one thread, `sync` with both cores in both
+phases, and `mode=overlap rollout.workers=1`: a Ray actor samples on one core with one thread while the trainer uses one thread of
+the other. Medians over the processes, each the mean of its steps after the first; the pairs' range in brackets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.peers.programs import Work, taut
+from rewards.errors import TautError
+from rollout.paths import locate
+
+COMMON = ("drop_zero_signal=true", "objective.importance=truncate")
+OVERLAP = ("mode=overlap", "rollout.workers=1")
+KINDS = {
+    "sync, one thread": (1, ()),
+    "sync, both cores": (2, ()),
+    "overlap, one thread each": (1, OVERLAP),
+}
+
+
+def table(found: dict[str, list[dict[str, float]]]) -> str:
+    """Markdown: steps a minute, what the phases took, and how many times as fast overlap is."""
+    lines = [
+        "| | steps a minute | sampling, s | training, s | overlap is faster by |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    last = list(found)[-1]
+    for name, runs in found.items():
+        mean = statistics.median(one["mean"] for one in runs)
+        sample, update = (statistics.median(one[key] for one in runs) for key in ("sample", "update"))
+        cells = [name, f"{60 / mean:.1f}", f"{sample:.3f}" + (" (waiting)" if name == last else ""), f"{update:.3f}"]
+        pairs = [a["mean"] / b["mean"] for a, b in zip(runs, found[last], strict=True)]
+        mine = statistics.median(one["mean"] for one in found[last])
+        cells.append("" if name == last else f"{mean / mine:.2f} [{min(pairs):.2f}, {max(pairs):.2f}]")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.overlap", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=20, help="of a process, after one that warms up")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="the table goes there, below the text before it")
+    given = parser.parse_args(argv)
+    model = str(locate("benchmarks:overthinker/checkpoint"))
+    work = Work(model, "benchmarks:overthinker/data/train.jsonl", 16, 8, 192, given.steps, 16)
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in KINDS}
+    for i in range(given.repeats):
+        for name, (threads, more) in list(KINDS.items())[:: 1 if i % 2 else -1]:
+            found[name].append(taut(work, threads, *COMMON, *more))
+            print(
+                f"{name} {i + 1}/{given.repeats}: {found[name][-1]['mean']:.3f} s a step", file=sys.stderr, flush=True
+            )
+    text = table(found) + "\n"
+    print(text)
+    if given.out:
+        head = given.out.read_text(encoding="utf-8").split("| | steps a minute")[0] if given.out.exists() else ""
+        given.out.write_text(head + text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except TautError as error:
+        sys.exit(f"overlap: {error}")
