@@ -1,6 +1,6 @@
 """Peak bytes of the update's pass against tokens and vocabulary: all logits at once, Taut's, TRL's and Liger's pass.
 
-    python -m benchmarks.memory                                  # a minute or three on two cores
+    python -m benchmarks.memory                                  # about seven minutes
     python -m benchmarks.memory --tokens 512 2048 --vocabulary 32768 131072 --out benchmarks/results/memory.md
 
 Runs in TRL's environment (`python3 bootstrap.py test` makes it; Liger takes part where `pip install --no-deps liger-kernel` put it
@@ -179,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "python -m benchmarks.memory", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--tokens", type=int, nargs="+", default=[256, 1024])
+    parser.add_argument("--tokens", type=int, nargs="+", default=[128, 512])
     parser.add_argument("--vocabulary", type=int, nargs="+", default=[16_384, 49_152, 151_936])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--json", type=Path, help="also write the rows there")

@@ -245,7 +245,7 @@ def sample(logits: Tensor, temperature: float, uniforms: Tensor) -> tuple[Tensor
     if len(logits) > rows:
         parts = [sample(x, temperature, u) for x, u in zip(logits.split(rows), uniforms.split(rows), strict=True)]
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
-    log_probs = torch.log_softmax(logits.float() / temperature, dim=-1)
+    log_probs = torch.log_softmax(logits.float() if temperature == 1 else logits.float() / temperature, dim=-1)
     cdf = torch.cumsum(log_probs.exp(), dim=-1, dtype=torch.float64)
     # The first token whose CDF exceeds the threshold has probability above zero; uniform < 1 keeps it below the total.
     tokens = torch.searchsorted(cdf, uniforms[:, None] * cdf[:, -1:], right=True)

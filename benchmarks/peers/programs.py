@@ -75,7 +75,7 @@ def taut(work: Work, threads: int, *more: str) -> dict[str, float]:
             "prompts": work.prompts, "sampling.samples": work.samples, "sampling.max_tokens": work.cap,
             "prompt.template": "'{problem}'", "verifier.arithmetic": "false", "objective.clip_high": 0.28,
             "advantage": "dr_grpo", "optim.lr": work.lr, "rollout.engine": "transformers", "checkpoint.every": 10**6,
-            "micro_tokens": work.batch * (work.cap + 128), "seed": 0,
+            "micro_tokens": work.batch * (work.cap + 32), "seed": 0,
         }  # fmt: skip
         command = [sys.executable, "-m", "taut", "train", *(f"{key}={value}" for key, value in settings.items()), *more]
         memory = _run(command, threads)
