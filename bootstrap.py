@@ -259,41 +259,49 @@ def beside(name: str) -> Path:
     python, made = folder / "bin" / "python", folder / RECORD.name
     wanted = {**plan(), "place": str(folder), "extras": ["train", "dev", name]}
     ready = json.dumps({**wanted, "complete": True}, indent=1)
-    if python.exists() and made.exists() and made.read_text(encoding="utf-8") == ready:
-        return python
-    if folder.exists() and any(folder.iterdir()) and not made.exists():
-        stop(
-            f"{folder} was not made by bootstrap.py (there is no {made.name} in it). Move it away or delete it, then call again"
-        )
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    made.write_text("{}", encoding="utf-8")
-    venv.create(folder, with_pip=False)
-    lock = os.open(ROOT, os.O_RDONLY)
-    try:
+    with locked() as lock:
+        if python.exists() and made.exists() and made.read_text(encoding="utf-8") == ready:
+            return python
+        if folder.exists() and any(folder.iterdir()) and not made.exists():
+            stop(
+                f"{folder} was not made by bootstrap.py (there is no {made.name} in it). "
+                "Move it away or delete it, then call again"
+            )
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        made.write_text("{}", encoding="utf-8")
+        venv.create(folder, with_pip=False)
         fill(wanted, python, uv_settings([str(PYTHON), "-m", "pip"]), lock)
-    finally:
-        os.close(lock)
-    made.write_text(ready, encoding="utf-8")
+        made.write_text(ready, encoding="utf-8")
     return python
 
 
-def ensure() -> None:
-    """An environment that fits this checkout, this Python and this machine, made now if it is not there."""
+@contextmanager
+def locked():
+    """One bootstrap.py at a time installs in this checkout; gives the lock, which installers get too: one that outlives a killed
+    bootstrap.py holds it."""
     import fcntl
 
-    wanted = plan()
-    if wanted["no_vllm"]:
-        say(f"vLLM is left out and the transformers engine is used: {wanted['no_vllm']}")
-    if is_ready(wanted):
-        return
-    lock = os.open(ROOT, os.O_RDONLY)  # handed to the installers too: one that outlives a killed bootstrap.py holds it
+    lock = os.open(ROOT, os.O_RDONLY)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             say("another bootstrap.py is installing here: waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def ensure() -> None:
+    """An environment that fits this checkout, this Python and this machine, made now if it is not there."""
+    wanted = plan()
+    if wanted["no_vllm"]:
+        say(f"vLLM is left out and the transformers engine is used: {wanted['no_vllm']}")
+    if is_ready(wanted):
+        return
+    with locked() as lock:
         if is_ready(wanted):
             return
         empty = not VENV.exists() or (VENV.is_dir() and not any(VENV.iterdir()))
@@ -313,8 +321,6 @@ def ensure() -> None:
         start = time.monotonic()
         install(wanted, lock)
         say(f"environment ready after {time.monotonic() - start:.1f} s")
-    finally:
-        os.close(lock)
 
 
 def is_ready(wanted: dict) -> bool:
