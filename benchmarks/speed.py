@@ -4,11 +4,12 @@
     python -m benchmarks.speed --compare before.json now.json       # exit code 1 where a phase got worse by more than 15 %
 
 Every figure is a real `taut train` in a process of its own, on the embedded model, at equal lengths (no response ends before its
-cap), one thread. The limit of a phase: the arithmetic it cannot do without, at the rate of a large matrix product on this machine,
-or the bytes it must read at the rate of a large copy, whichever takes longer; both rates are measured in the same run. Growth:
-one of rollouts, cap and group size is varied at a time; the exponent is that of seconds against the phase's own work
-(arithmetic for sampling and the update, rollouts for the reward, tokens for the log), by least squares on logarithms: above 1,
-it grows faster than its work.
+cap), one thread. The limit of a phase: the arithmetic it cannot do without, at the rate of a large matrix product on this
+machine, or the bytes it must read at the rate of a large copy, whichever takes longer; both rates are measured in the same run.
+Growth: one of rollouts, cap, group size and Ray workers is varied at a time (workers take a core each: two are needed). The
+exponent is that of seconds against the phase's own work (arithmetic for sampling and the update, rollouts for the reward, tokens for
+the log), by least squares on logarithms: above 1, it grows faster than its work. verify: what is left of judging once
+sampling has ended.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ AXES = {
     "rollouts": [{"prompts": n} for n in (4, 8, 16, 32)],
     "cap": [{"cap": n} for n in (32, 64, 128, 256)],
     "group": [{"prompts": 64 // n, "samples": n} for n in (4, 8, 16, 32)],
+    "workers": [{"workers": n, "prompts": 32} for n in (1, 2)],
 }
 RATES = """
 import json, time, torch
@@ -91,8 +93,10 @@ def limits(model: Model, work: Work, prompt: float, rates: dict[str, float]) -> 
     return {"sample": max(needs["sample"] / rates["flops"], reads), "update": needs["update"] / rates["flops"]}
 
 
-def exponent(work: Sequence[float], seconds: Sequence[float]) -> float:
-    """Of seconds ~ work ** exponent."""
+def exponent(work: Sequence[float], seconds: Sequence[float]) -> float | None:
+    """Of seconds ~ work ** exponent; None where the work is the same throughout."""
+    if max(work) < 1.01 * min(work):
+        return None
     return float(np.polyfit(np.log(work), np.log(np.maximum(seconds, 1e-6)), 1)[0])
 
 
@@ -116,8 +120,10 @@ def measure(steps: int) -> dict[str, Any]:
         for axis, shapes in AXES.items():
             growth[axis] = []
             for shape in shapes:
-                given = replace(work, **shape)
-                found = taut(given, 1)
+                sizes = dict(shape)
+                workers = sizes.pop("workers", 0)
+                given = replace(work, **sizes)
+                found = taut(given, 1, f"rollout.workers={workers}")
                 needs = {f"work/{phase}": size for phase, size in works(model, given, found["prompt"]).items()}
                 growth[axis].append({**shape, **found, **needs})
                 print(f"{axis} {shape}: {found['step']:.3f} s", file=sys.stderr, flush=True)
@@ -134,7 +140,7 @@ def measure(steps: int) -> dict[str, Any]:
         "exponents": {
             axis: {p: exponent([r[f"work/{p}"] for r in rows], [r[p] for r in rows]) for p in PHASES}
             for axis, rows in growth.items()
-            if axis != "group"  # the work is the same: there is nothing to fit
+            if axis in ("rollouts", "cap")
         },
     }
 
@@ -153,14 +159,24 @@ def table(found: dict[str, Any]) -> str:
         cells = [phase, f"{seconds:.4f}", f"{seconds / found['step']:.1%}"]
         cells += [f"{least:.3f}", f"{seconds / least:.1f}"] if least else ["", ""]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", f"Reward, verifier and log together: {found['share']:.1%} of a step of {found['step']:.3f} s.", ""]
+    lines += [
+        "",
+        f"Reward, verifier and log together: {found['share']:.1%} of a step of {found['step']:.3f} s.",
+        "",
+    ]
     lines += ["| grows with | " + " | ".join(PHASES) + " |", "| --- |" + " ---: |" * len(PHASES)]
     for axis, fits in found["exponents"].items():
-        lines.append(f"| {axis} | " + " | ".join(f"{fits[phase]:.2f}" for phase in PHASES) + " |")
+        lines.append(
+            f"| {axis} | " + " | ".join("" if fits[phase] is None else f"{fits[phase]:.2f}" for phase in PHASES) + " |"
+        )
     rows = found["growth"]["group"]
     spread = {phase: max(r[phase] for r in rows) / min(r[phase] for r in rows) for phase in PHASES}
     same = "| group size, same rollouts: slowest / fastest | "
-    return "\n".join([*lines, same + " | ".join(f"{spread[phase]:.2f}" for phase in PHASES) + " |"])
+    lines.append(same + " | ".join(f"{spread[phase]:.2f}" for phase in PHASES) + " |")
+    one, two = (row["sample"] for row in found["growth"]["workers"])
+    told = "Sampling 256 rollouts by Ray workers, a core each: "
+    told += f"{one:.3f} s with one, {two:.3f} s with two, {one / two:.2f} times as fast."
+    return "\n".join([*lines, "", told])
 
 
 def compare(before: dict[str, Any], now: dict[str, Any]) -> tuple[str, bool]:
@@ -171,7 +187,8 @@ def compare(before: dict[str, Any], now: dict[str, Any]) -> tuple[str, bool]:
     pairs["reward, verifier and log, share of a step"] = before["share"], now["share"]
     for axis, fits in now["exponents"].items():
         for p, value in fits.items():
-            pairs[f"{p}, exponent in {axis}"] = before["exponents"][axis][p], value
+            if value is not None:
+                pairs[f"{p}, exponent in {axis}"] = before["exponents"][axis][p], value
     for name, (old, new) in pairs.items():
         ratio = new / old if old else math.inf
         bad = ratio > WORSE and not (name.startswith(("score", "log")) or ("share" in name and new < 0.05))
@@ -185,14 +202,18 @@ def draw(found: dict[str, Any], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    figure = Figure(figsize=(12, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(AXES), sharey=True)
     for panel, (axis, rows) in zip(axes, found["growth"].items(), strict=True):
-        x = [{"rollouts": 8 * r.get("prompts", 8), "cap": r.get("cap"), "group": r.get("samples")}[axis] for r in rows]
+        x = [8 * r["prompts"] if axis == "rollouts" else r[{"group": "samples"}.get(axis, axis)] for r in rows]
         for phase in PHASES:
             panel.plot(x, [r[phase] for r in rows], marker="o", label="reward" if phase == "score" else phase)
-        panel.set(xscale="log", yscale="log", xlabel={"cap": "tokens a rollout", "group": "group size"}.get(axis, axis))
+        panel.set(
+            xscale="log",
+            yscale="log",
+            xlabel={"cap": "tokens a rollout", "group": "group size", "workers": "Ray workers"}.get(axis, axis),
+        )
         panel.set_xticks(x, [f"{v:g}" for v in x])
         panel.minorticks_off()
     axes[0].set_ylabel("seconds a step")

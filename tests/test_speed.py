@@ -23,7 +23,7 @@ WORK = Work(str(CHECKPOINT), "benchmarks:overthinker/data/train.jsonl", 2, 2, 16
 def found(**changed: float) -> dict[str, Any]:
     """A measurement of `benchmarks.speed`, some phases slower than in another."""
     seconds = {"sample": 0.3, "update": 0.5, "score": 0.001, "log": 0.002, "sync": 0.001, "verify": 0.0} | changed
-    rows = [{"prompts": n, "samples": 8, "cap": 128, **seconds} for n in (4, 8)]
+    rows = [{"prompts": n, "samples": 8, "cap": 128, "workers": n / 4, **seconds} for n in (4, 8)]
     return {
         "rates": {"flops": 1e11, "bytes": 1e10}, "step": 0.8, "seconds": seconds, "limits": {"sample": 0.1, "update": 0.2},
         "ratios": {"sample": seconds["sample"] / 0.1, "update": seconds["update"] / 0.2}, "share": 0.01,
@@ -52,6 +52,7 @@ def test_the_table_and_the_picture_of_growth(tmp_path: Path) -> None:
 def test_exponents_and_operations() -> None:
     assert speed.exponent([1, 2, 4], [3, 6, 12]) == pytest.approx(1)
     assert speed.exponent([1, 2, 4], [1, 4, 16]) == pytest.approx(2)
+    assert speed.exponent([2, 2, 2], [1, 4, 16]) is None
     model = speed.Model.of(str(CHECKPOINT))
     total = parameters(CHECKPOINT)
     assert total is not None and model.weights == pytest.approx(total, rel=0.01)  # norms are not in matrices
