@@ -7,8 +7,8 @@ Every figure is a real `taut train` in a process of its own, on the embedded mod
 cap), one thread. The limit of a phase: the arithmetic it cannot do without, at the rate of a large matrix product on this
 machine, or the bytes it must read at the rate of a large copy, whichever takes longer; both rates are measured in the same run.
 Growth: one of rollouts, cap, group size and Ray workers is varied at a time (workers take a core each: two are needed). The
-exponent is that of seconds against the phase's own work (arithmetic for sampling and the update, rollouts for the reward, tokens for
-the log), by least squares on logarithms: above 1, it grows faster than its work. verify: what is left of judging once
+exponent is that of seconds against the phase's own work (arithmetic for sampling and the update, rollouts for the reward, tokens
+for the log), by least squares on logarithms: above 1, it grows faster than its work. verify: what is left of judging once
 sampling has ended.
 """
 
