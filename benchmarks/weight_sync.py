@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=6 << 30)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=6 << 30)
     heads = [
         "parameters",
         "MiB",

@@ -125,7 +125,7 @@ def test_an_engine_is_timed() -> None:
 def test_weights_are_timed_on_their_way() -> None:
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         seen = weight_sync.measure(5, 2)
     finally:
