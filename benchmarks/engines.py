@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.tables import publish
 from rewards.errors import TautError
 from rollout.paths import locate
 
@@ -129,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--calls", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=3, help="processes of each engine")
-    parser.add_argument("--out", type=Path, help="the table goes there, below the text before it")
+    parser.add_argument("--out", type=Path, help="put the table there, below the text before the mark")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
     if given.child:
@@ -148,10 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         told = f"{engines[engine][-1]['speed']:,.0f} tokens/s"
                         print(f"{name}, {threads} threads, {engine}: {told}", file=sys.stderr, flush=True)
     text = table(found) + "\n"
-    print(text)
-    if given.out:
-        head = given.out.read_text(encoding="utf-8").split("| model")[0] if given.out.exists() else ""
-        given.out.write_text(head + text, encoding="utf-8")
+    publish(text, given.out)
     return 0
 
 

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.tables import publish
 from rewards.errors import TautError
 
 ROOT = Path(__file__).parents[1]
@@ -183,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--vocabulary", type=int, nargs="+", default=[16_384, 49_152, 151_936])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--json", type=Path, help="also write the rows there")
-    parser.add_argument("--out", type=Path, help="the tables go there, below the text before the first of them")
+    parser.add_argument("--out", type=Path, help="put the tables there, below the text before the mark")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
     if given.child:
@@ -197,12 +198,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 told = rows[-1].get("failed") or f"{rows[-1]['peak'] / 2**20:,.0f} MiB, {rows[-1]['seconds']:.2f} s"
                 print(f"{way}, {tokens} tokens, vocabulary {vocabulary}: {told}", file=sys.stderr, flush=True)
     text = table(rows) + "\n"
-    print(text)
+    publish(text, given.out)
     if given.json:
         given.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    if given.out:
-        head = given.out.read_text(encoding="utf-8").split("| tokens")[0] if given.out.exists() else ""
-        given.out.write_text(head + text, encoding="utf-8")
     return 0
 
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.peers.programs import Work, taut
+from benchmarks.tables import publish
 from rewards.errors import TautError
 from rollout.paths import locate
 
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--steps", type=int, default=20, help="of a process, after one that warms up")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="the table goes there, below the text before it")
+    parser.add_argument("--out", type=Path, help="put the table there, below the text before the mark")
     given = parser.parse_args(argv)
     model = str(locate("benchmarks:overthinker/checkpoint"))
     work = Work(model, "benchmarks:overthinker/data/train.jsonl", 16, 8, 192, given.steps, 16)
@@ -66,10 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{name} {i + 1}/{given.repeats}: {found[name][-1]['mean']:.3f} s a step", file=sys.stderr, flush=True
             )
     text = table(found) + "\n"
-    print(text)
-    if given.out:
-        head = given.out.read_text(encoding="utf-8").split("| | steps a minute")[0] if given.out.exists() else ""
-        given.out.write_text(head + text, encoding="utf-8")
+    publish(text, given.out)
     return 0
 
 

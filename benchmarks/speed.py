@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers.programs import Work, endless, taut
+from benchmarks.tables import publish
 from rewards.errors import TautError
 from rollout.paths import locate
 
@@ -229,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=5, help="timed steps of a process, after one that warms up")
     parser.add_argument("--json", type=Path, help="write everything there")
     parser.add_argument("--plot", type=Path, help="draw growth there")
-    parser.add_argument("--out", type=Path, help="the tables go there, below the text before the first number")
+    parser.add_argument("--out", type=Path, help="put the tables there, below the text before the mark")
     parser.add_argument("--compare", type=Path, nargs=2, metavar=("BEFORE", "NOW"))
     given = parser.parse_args(argv)
     if given.compare:
@@ -237,15 +238,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(text)
         return int(worse)
     found = measure(given.steps)
-    print(table(found))
+    publish(table(found) + "\n", given.out)
     if given.json:
         given.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
     if given.plot:
         draw(found, given.plot)
-    if given.out:
-        mark = "\n<!-- measured -->\n"
-        head = given.out.read_text(encoding="utf-8").split(mark)[0] if given.out.exists() else ""
-        given.out.write_text(head + mark + table(found) + "\n", encoding="utf-8")
     return 0
 
 

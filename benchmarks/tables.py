@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+
+MARK = "<!-- measured -->"
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -15,3 +18,11 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
     rule = "|" + "|".join("-" * (w + 1) + ("-" if i == 0 else ":") for i, w in enumerate(widths)) + "|"
     return "\n".join([line(rows[0]), rule, *[line(row) for row in rows[1:]]])
+
+
+def publish(text: str, out: Path | None) -> None:
+    """Print what was measured and, where a file is named, put it there, below the text that it has before MARK."""
+    print(text)
+    if out is not None:
+        head = out.read_text(encoding="utf-8").partition(MARK)[0] if out.exists() else ""
+        out.write_text(f"{head}{MARK}\n\n{text}", encoding="utf-8")

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.tables import publish
 from rollout.weights import stored, to_tensors
 
 
@@ -112,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--model", type=Path, help="a model folder: what the transformers engine does after the transport"
     )
     parser.add_argument("--vllm", type=Path, help="a model folder: what vLLM does after the transport")
-    parser.add_argument("--out", type=Path, help="the tables go there, below the text before them")
+    parser.add_argument("--out", type=Path, help="put the tables there, below the text before the mark")
     given = parser.parse_args(argv)
     torch.set_num_threads(1)
     import ray
@@ -142,10 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             took, size = loading(model, engine, given.repeats)
             lines += ["", f"After it, {engine} with {model.name} ({size / 2**20:,.0f} MiB): {took * 1e3:,.1f} ms."]
     text = "\n".join(lines) + "\n"
-    print(text)
-    if given.out:
-        head = given.out.read_text(encoding="utf-8").split("| parameters")[0] if given.out.exists() else ""
-        given.out.write_text(head + text, encoding="utf-8")
+    publish(text, given.out)
     return 0
 
 

@@ -12,6 +12,7 @@ import pytest
 from benchmarks import engines, memory, overlap, speed, weight_sync
 from benchmarks.peers.__main__ import table as peers_table
 from benchmarks.peers.programs import Work, endless, taut
+from benchmarks.tables import MARK, publish
 from rewards.errors import TautError
 from rollout.memory import parameters
 from rollout.paths import locate
@@ -131,3 +132,13 @@ def test_weights_are_timed_on_their_way() -> None:
     finally:
         ray.shutdown()
     assert seen["bytes"] > 1e7 and min(seen.values()) > 0
+
+
+def test_what_was_measured_goes_below_the_mark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "result.md"
+    file.write_text(f"# Title\n\nWords.\n\n{MARK}\n\nold\n")
+    for _ in range(2):
+        publish("new\n", file)
+    assert file.read_text() == f"# Title\n\nWords.\n\n{MARK}\n\nnew\n" and capsys.readouterr().out == "new\n\n" * 2
+    publish("new\n", tmp_path / "other.md")
+    assert (tmp_path / "other.md").read_text() == f"{MARK}\n\nnew\n"

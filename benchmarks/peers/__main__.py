@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.peers.programs import Work, endless, taut, trl, verl
+from benchmarks.tables import publish
 from rewards.errors import TautError
 from rollout.paths import locate
 
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=16, help="sequences that the update takes at once")
     parser.add_argument("--verl", action="store_true", help="verl's stock trainer as well")
     parser.add_argument("--lengths", choices=["both", "equal", "natural"], default="both")
-    parser.add_argument("--out", type=Path, help="the tables go there, below the text before the first of them")
+    parser.add_argument("--out", type=Path, help="put the tables there, below the text before the mark")
     given = parser.parse_args(argv)
     work = Work(str(locate(given.model)), given.data, given.prompts, given.samples, given.cap, given.steps, given.batch)
     programs: dict[str, Program] = {"Taut": taut, "TRL": trl} | ({"verl": verl} if given.verl else {})
@@ -100,12 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.lengths != "equal":
             parts.append(table(f"Natural: {size}", measure(programs, work, threads, given.repeats), True))
     text = "\n\n".join(parts) + "\n"
-    print(text)
-    if given.out:
-        head = (
-            given.out.read_text(encoding="utf-8").split("###")[0] if given.out.exists() else "# Taut and its peers\n\n"
-        )
-        given.out.write_text(head + text, encoding="utf-8")
+    publish(text, given.out)
     return 0
 
 
