@@ -218,7 +218,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
         panel.set_xticks(x, [f"{v:g}" for v in x])
         panel.minorticks_off()
     axes[0].set_ylabel("seconds a step")
-    axes[0].legend(frameon=False, fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(PHASES), frameon=False)
     figure.savefig(path, dpi=140)
 
 
