@@ -17,12 +17,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.tables import publish
+from benchmarks.timing import in_turn, seconds
 from rewards.errors import TautError
 from rollout.paths import locate
 
@@ -80,13 +81,7 @@ def child(engine: str, model: str, rows: int, tokens: int, calls: int) -> dict[s
         def once() -> None:
             made.generate(prompts)
 
-    once()
-    seconds = []
-    for _ in range(calls):
-        start = time.perf_counter()
-        once()
-        seconds.append(time.perf_counter() - start)
-    return {"speed": rows * tokens / statistics.median(seconds), "parameters": parameters(model) or 0}
+    return {"speed": rows * tokens / seconds(once, calls), "parameters": parameters(model) or 0}
 
 
 def measure(engine: str, model: str, threads: int, given: argparse.Namespace) -> dict[str, Any]:
@@ -142,14 +137,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             made = name.startswith("random-")
             model = random_model(int(name.removeprefix("random-")), Path(folder)) if made else locate(name)
             for threads in given.threads:
-                engines = found[str(model), threads] = {engine: [] for engine in ENGINES}
-                for i in range(given.repeats):
-                    for engine in ENGINES[:: 1 if i % 2 else -1]:
-                        engines[engine].append(measure(engine, str(model), threads, given))
-                        told = f"{engines[engine][-1]['speed']:,.0f} tokens/s"
-                        print(f"{name}, {threads} threads, {engine}: {told}", file=sys.stderr, flush=True)
-    text = table(found) + "\n"
-    publish(text, given.out)
+                programs = {engine: partial(measure, engine, str(model), threads, given) for engine in ENGINES}
+                print(f"{name}, {threads} threads", file=sys.stderr, flush=True)
+                told = "{speed:,.0f} tokens/s".format_map
+                found[str(model), threads] = in_turn(programs, given.repeats, told)
+    publish(table(found) + "\n", given.out)
     return 0
 
 

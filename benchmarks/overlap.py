@@ -14,10 +14,12 @@ import argparse
 import statistics
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks.peers.programs import Work, taut
 from benchmarks.tables import publish
+from benchmarks.timing import in_turn
 from rewards.errors import TautError
 from rollout.paths import locate
 
@@ -59,15 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     model = str(locate("benchmarks:overthinker/checkpoint"))
     work = Work(model, "benchmarks:overthinker/data/train.jsonl", 16, 8, 192, given.steps, 16)
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in KINDS}
-    for i in range(given.repeats):
-        for name, (threads, more) in list(KINDS.items())[:: 1 if i % 2 else -1]:
-            found[name].append(taut(work, threads, *COMMON, *more))
-            print(
-                f"{name} {i + 1}/{given.repeats}: {found[name][-1]['mean']:.3f} s a step", file=sys.stderr, flush=True
-            )
-    text = table(found) + "\n"
-    publish(text, given.out)
+    programs = {name: partial(taut, work, threads, *COMMON, *more) for name, (threads, more) in KINDS.items()}
+    found = in_turn(programs, given.repeats, "{mean:.3f} s a step".format_map)
+    publish(table(found) + "\n", given.out)
     return 0
 
 

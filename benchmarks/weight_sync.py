@@ -16,13 +16,14 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.tables import publish
+from benchmarks.timing import seconds
 from rollout.weights import stored, to_tensors
 
 
@@ -33,17 +34,6 @@ def shapes(millions: int) -> dict[str, tuple[int, ...]]:
     size = sum(a * b for a, b in layer.values())
     layers = max(round((millions * 1e6 - 16_384 * width) / size), 1)
     return out | {f"{i}.{name}": shape for i in range(layers) for name, shape in layer.items()}
-
-
-def seconds(call: Callable[[], Any], repeats: int) -> float:
-    """Median, after one that warms up."""
-    call()
-    found = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        found.append(time.perf_counter() - start)
-    return statistics.median(found)
 
 
 def measure(millions: int, repeats: int) -> dict[str, float]:

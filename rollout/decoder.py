@@ -2,7 +2,7 @@
 
 For a small model, most of a step through transformers' modules is spent between the operations: masks made anew, hooks looked
 up, rotations in five kernels. This does the same arithmetic on the same weights (none is copied) and the same cache. Whether a
-model is such a one is not taken from its name: `Decoder.of` computes a step both ways and declines where they differ.
+model is such a one is not taken from its name: `Decoder.fits` computes a step both ways and declines where they differ.
 """
 
 from __future__ import annotations
@@ -75,15 +75,15 @@ class Decoder:
 
     @classmethod
     @torch.inference_mode()
-    def of(cls, model: Any) -> bool:
+    def fits(cls, model: Any) -> bool:
         """Whether this computes what the model does: two rows of random tokens, one of them padded, logits compared."""
         config = model.config.get_text_config()
         kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
         rotation = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
         odd = [getattr(config, name, None) for name in ("logit_scale", "logits_scaling", "final_logit_softcapping")]
-        if kinds != {"full_attention"} or getattr(config, "sliding_window", None) or any(odd) or "dynamic" in rotation:
+        if kinds != {"full_attention"} or getattr(config, "sliding_window", None) or any(odd):
             return False
-        if rotation == "longrope":
+        if "dynamic" in rotation or rotation == "longrope":  # depends on the longest row
             return False
         try:
             draw = torch.Generator().manual_seed(0)

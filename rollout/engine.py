@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -230,11 +230,7 @@ def choose_engine(config: EngineConfig, model_path: str) -> tuple[str, str]:
 
 def plain(model_path: str) -> bool:
     """Whether config.json names an architecture that the transformers engine decodes at full speed (`rollout.decoder`)."""
-    try:
-        config = json.loads((Path(model_path) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return config.get("model_type") in PLAIN
+    return _config(model_path).get("model_type") in PLAIN
 
 
 def has_gpu() -> bool:
@@ -288,9 +284,14 @@ def _bind(core: int) -> None:
 
 def head_dim(model_path: str) -> int | None:
     """Attention head size from config.json; None where it does not say."""
-    try:
-        config = json.loads((Path(model_path) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    config = _config(model_path)
     hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
     return config.get("head_dim") or (hidden // heads if hidden and heads else None)
+
+
+def _config(model_path: str) -> dict[str, Any]:
+    """A model folder's config.json; empty where there is none."""
+    try:
+        return json.loads((Path(model_path) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}

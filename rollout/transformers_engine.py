@@ -57,7 +57,7 @@ class TransformersEngine:
             raise TautError(f"model={model_path}: cannot be loaded as a causal language model: {error}") from error
         self.model: Any = model.eval()
         self.model.to(self.device)
-        self.plain = Decoder.of(self.model)
+        self.plain = Decoder.fits(self.model)
         text_config = model.config.get_text_config()
         own_limit = getattr(text_config, "max_position_embeddings", None) or 1 << 30
         if config.max_model_len is not None and config.max_model_len > own_limit:

@@ -41,7 +41,7 @@ def make(kind: str, more: dict[str, Any], dtype: torch.dtype = torch.float32) ->
 def test_steps_are_those_of_the_model(kind: str, padded: bool) -> None:
     """Eight tokens one after the other, against one pass without a cache: to 1e-5 of the largest logit."""
     model = make(kind, PLAIN[kind])
-    assert Decoder.of(model)
+    assert Decoder.fits(model)
     ids = torch.randint(0, 60, (3, 13))
     mask = torch.ones(3, 13, dtype=torch.bool)
     mask[1, : 2 * padded] = False
@@ -58,11 +58,11 @@ def test_steps_are_those_of_the_model(kind: str, padded: bool) -> None:
 
 @pytest.mark.parametrize("kind", OTHER)
 def test_what_computes_otherwise_is_declined(kind: str) -> None:
-    assert not Decoder.of(make(kind, OTHER[kind]))
+    assert not Decoder.fits(make(kind, OTHER[kind]))
 
 
 def test_half_precision_is_taken_too() -> None:
-    assert Decoder.of(make("qwen3", PLAIN["qwen3"], torch.bfloat16))
+    assert Decoder.fits(make("qwen3", PLAIN["qwen3"], torch.bfloat16))
 
 
 def test_both_ways_sample_the_same(tmp_path: Path) -> None:

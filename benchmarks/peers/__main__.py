@@ -20,10 +20,12 @@ import os
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks.peers.programs import Work, endless, taut, trl, verl
 from benchmarks.tables import publish
+from benchmarks.timing import in_turn
 from rewards.errors import TautError
 from rollout.paths import locate
 
@@ -33,12 +35,8 @@ Program = Callable[[Work, int], dict[str, float]]
 
 def measure(programs: dict[str, Program], work: Work, threads: int, repeats: int) -> dict[str, list[dict[str, float]]]:
     """Every figure of all, run in turn."""
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in programs}
-    for i in range(repeats):
-        for name, program in list(programs.items())[:: 1 if i % 2 else -1]:
-            found[name].append(program(work, threads))
-            print(f"{name} {i + 1}/{repeats}: {found[name][-1]['step']:.3f} s", file=sys.stderr, flush=True)
-    return found
+    calls = {name: partial(program, work, threads) for name, program in programs.items()}
+    return in_turn(calls, repeats, "{step:.3f} s".format_map)
 
 
 def table(title: str, found: dict[str, list[dict[str, float]]], per_token: bool) -> str:
