@@ -93,17 +93,21 @@ def test_workers_take_up_new_weights_and_so_do_those_that_replace_them(
     cluster: None, models: tuple[Path, ...], feed: Any
 ) -> None:
     config = EngineConfig(engine="transformers", temperature=0.8, batch_size=8, workers=2, feed=feed)
-    pool: Any = make_engine(config, str(models[0]), tiny.STOPS)
+    pool: Any = make_engine(config, str(models[0]), stop_ids=())  # every completion is as long as it may be
     try:
         assert sync(pool, tiny.weights(models[0]), 0, CANARY, tiny.trainer_scores(models[0], 0.8)) < 1e-5
-        asked = tiny.prompts(24, 4, (60, 300))
-        give = after(models, (6,))
+        asked = tiny.prompts(12, 4, (100, 200, 300, 400))
+        newer = [(tiny.weights(models[1]), 1)]
 
         def refresh() -> Any:
-            if (newer := give()) is not None:
-                os.kill(pool.facts[1]["pid"], signal.SIGKILL)
-            return newer
+            """Once, when the first worker has ended some of its completions but not all."""
+            if not newer or not 0 < pool._schedule.owed(0) < (8 if feed == "fixed" else 9) or not ended:
+                return None
+            os.kill(pool.facts[1]["pid"], signal.SIGKILL)
+            return newer.pop()
 
+        ended: list[int] = []
+        pool.on_done = lambda item, completion: ended.append(item)
         pool.refresh = refresh
         given = pool.generate(asked)
         pool.refresh = None
