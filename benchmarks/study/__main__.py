@@ -1,0 +1,42 @@
+"""The study's pages from its two files: `python -m benchmarks.study FOLDER`.
+
+Writes FOLDER/report.md, table.png, claims.md and warning.md. FOLDER: what `python -m benchmarks.study.gather` made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.study import claims, figure, report, warning
+from benchmarks.study.runs import load
+from benchmarks.study.uncertainty import measure
+from benchmarks.tables import publish
+from rewards.errors import TautError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    folder: Path = parser.parse_args(argv).folder
+    try:
+        study = load(folder)
+        uncertainty = measure(study)
+        (folder / "report.md").write_text(report.report(study, uncertainty), encoding="utf-8")
+        figure.draw(study, uncertainty, folder / "table.png")
+        publish(warning.report(study) + "\n", folder / "warning.md")
+        publish(claims.page(study, uncertainty) + "\n", folder / "claims.md")
+    except TautError as error:
+        print(f"benchmarks.study: {error}", file=sys.stderr)
+        return 2
+    print(folder / "report.md")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

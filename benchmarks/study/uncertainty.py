@@ -1,0 +1,195 @@
+"""How far another draw of problems and of training seeds would move a number.
+
+The mean of a configuration varies for three reasons: which problems were drawn, which tokens were sampled, and which
+seed trained it. The first two are the bootstrap's over problems, joint for all configurations, so that comparisons
+are paired. The third is the seeds' variance beyond what sampling explains (two-way analysis of variance, seed by
+problem). With two or three seeds a configuration hardly knows its own; it is drawn towards that of all
+configurations, by how much they differ among themselves (moderated variances: Smyth, Statistical Applications in
+Genetics and Molecular Biology 3(1), 2004), which also gives the degrees of freedom of Student's t."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import polygamma
+from scipy.stats import t as student
+
+from benchmarks.intervals import CONFIDENCE, RESAMPLES, SEED, Estimate
+from benchmarks.statistics import resampled_means
+from benchmarks.study.runs import Floats, Measured, Study
+
+MEASURES = ("accuracy", "tokens")
+LEAST = 1e-12  # a variance that is as good as none
+
+
+@dataclass(frozen=True)
+class Moderated:
+    """prior: the variance that all share, freedom: of the prior, inf where configurations differ no more than chance would have
+    it; each (C,): a configuration's own, drawn towards it."""
+
+    prior: float
+    freedom: float
+    each: Floats
+
+
+def moderate(variances: Floats, freedom: Floats) -> Moderated:
+    """Draw variances (C,), each with its degrees of freedom (C,), towards what they have in common. Those without a degree of
+    freedom get the prior. Raises ValueError for fewer than two that have one."""
+    known = freedom > 0
+    if known.sum() < 2:
+        raise ValueError("moderate: at least two configurations need two seeds or more")
+    d = freedom[known]
+    log = np.log(np.maximum(variances[known], LEAST)) - polygamma(0, d / 2) + np.log(d / 2)
+    excess = float(log.var(ddof=1) - polygamma(1, d / 2).mean())
+    if excess <= 0:
+        return Moderated(float(np.exp(log.mean())), math.inf, np.full(len(variances), np.exp(log.mean())))
+    d0 = 2 * _trigamma_inverse(excess)
+    prior = float(np.exp(log.mean() + polygamma(0, d0 / 2) - np.log(d0 / 2)))
+    own = np.where(known, variances, 0.0)
+    return Moderated(prior, d0, (d0 * prior + freedom * own) / (d0 + freedom))
+
+
+def _trigamma_inverse(value: float) -> float:
+    """x with trigamma(x) = value, by Newton's method on 1 / trigamma, which is nearly a line."""
+    x = 0.5 + 1 / value
+    for _ in range(50):
+        tri = float(polygamma(1, x))
+        step = tri * (1 - tri / value) / float(polygamma(2, x))
+        x += step
+        if abs(step) < 1e-10 * x:
+            break
+    return x
+
+
+def two_way(values: Floats) -> tuple[float, float]:
+    """(variance of the seeds' means, its part that sampling explains) of values (S, P); (nan, nan) for one seed."""
+    seeds, problems = values.shape
+    if seeds < 2:
+        return math.nan, math.nan
+    centred = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()
+    residual = float((centred**2).sum() / ((seeds - 1) * (problems - 1)))
+    return float(values.mean(axis=1).var(ddof=1)), residual / problems
+
+
+@dataclass(frozen=True, eq=False)
+class Uncertainty:
+    """Draws of every configuration's (accuracy, tokens), joint over problems. draws {name: (R, 2)}; mean {name: (2,)}; seed_sd
+    {name: (2,)}: what a training seed moves by itself; freedom (2,): of Student's t; prior (2,): the seed_sd that all share."""
+
+    mean: dict[str, Floats]
+    draws: dict[str, Floats]
+    seed_sd: dict[str, Floats]
+    freedom: Floats
+    prior: Floats
+
+    def estimate(self, value: float, draws: Floats) -> Estimate:
+        """A number with the interval of its draws."""
+        drawn = draws[np.isfinite(draws)]
+        if not math.isfinite(value) or len(drawn) < 2:
+            return Estimate(value, math.nan, math.nan, math.nan, "not defined here")
+        low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        return Estimate(value, float(drawn.std(ddof=1)), float(low), float(high))
+
+    def of(self, name: str, measure: str) -> Estimate:
+        i = MEASURES.index(measure)
+        return self.estimate(float(self.mean[name][i]), self.draws[name][:, i])
+
+    def difference(self, first: str, second: str, measure: str) -> Estimate:
+        """First minus second, paired over problems."""
+        i = MEASURES.index(measure)
+        value = float(self.mean[first][i] - self.mean[second][i])
+        return self.estimate(value, self.draws[first][:, i] - self.draws[second][:, i])
+
+
+def measure(study: Study, resamples: int = RESAMPLES, seed: int = SEED) -> Uncertainty:
+    """Draws for all configurations of a study. A problem that any run has no verdict for is left out of all."""
+    configurations = list(study.configurations.values())
+    whole = ~np.any([np.isnan(c.accuracy).any(axis=0) for c in configurations], axis=0)
+    return measure_these([_only(c, whole) for c in configurations], resamples, seed)
+
+
+def _only(c: Measured, problems: Any) -> Measured:
+    return Measured(c.name, c.kind, c.seeds, c.accuracy[:, problems], c.tokens[:, problems])
+
+
+def measure_these(configurations: Sequence[Measured], resamples: int, seed: int) -> Uncertainty:
+    """As `measure`; the base model, which nothing trained, has no variance of seeds."""
+    trained = [c for c in configurations if c.kind != "base"]
+    freedom = np.array([float(len(c.seeds) - 1) for c in trained])
+    extra: dict[str, list[float]] = {c.name: [] for c in configurations}
+    freedoms, priors = [], []
+    for name in MEASURES:
+        parts = [two_way(getattr(c, name)) for c in trained]
+        total = np.nan_to_num(np.array([p[0] for p in parts]))
+        sampling = np.array([p[1] for p in parts])
+        moderated = moderate(total, freedom)
+        usual = float(np.nanmean(sampling))
+        for c, variance, explained in zip(trained, moderated.each, sampling, strict=True):
+            extra[c.name].append(max(variance - (usual if math.isnan(explained) else explained), 0.0))
+        freedoms.append(moderated.freedom + float(np.median(freedom)))
+        priors.append(math.sqrt(max(moderated.prior - usual, 0.0)))
+    rng = np.random.default_rng(seed)
+    mean, draws, seed_sd = {}, {}, {}
+    for c in configurations:
+        problems = np.stack([c.accuracy.mean(axis=0), c.tokens.mean(axis=0)], axis=1)
+        mean[c.name] = problems.mean(axis=0)
+        sd = np.sqrt(np.array(extra[c.name] or [0.0, 0.0]))
+        seed_sd[c.name] = sd
+        noise = np.stack([_student(rng, resamples, f) for f in freedoms], axis=1)
+        draws[c.name] = resampled_means(problems, resamples, seed) + noise * sd / math.sqrt(len(c.seeds))
+    return Uncertainty(mean, draws, seed_sd, np.array(freedoms), np.array(priors))
+
+
+def _student(rng: np.random.Generator, size: int, freedom: float) -> Floats:
+    """Draws of Student's t; normal where the freedom is infinite."""
+    normal = rng.normal(size=size)
+    return normal if math.isinf(freedom) else normal / np.sqrt(rng.chisquare(freedom, size) / freedom)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What blurs a difference of accuracies (or tokens). seed: what a training seed moves a configuration by itself; problem:
+    standard deviation over problems of the true paired difference; sample: that of one answer about its problem's mean; freedom: of
+    Student's t."""
+
+    seed: float
+    problem: float
+    sample: float
+    freedom: float
+
+    def error(self, seeds: int, problems: int) -> float:
+        """Standard error of the difference of two configurations with so many seeds each, one sample a problem and seed."""
+        over_problems = (self.problem**2 + 2 * self.sample**2 / seeds) / problems
+        return math.sqrt(2 * self.seed**2 / seeds + over_problems)
+
+    def detectable(self, seeds: int, problems: int, power: float = 0.9) -> float:
+        """The true difference that a two-sided test at CONFIDENCE finds in `power` of all studies."""
+        freedom = min(self.freedom, 1e9)
+        return self.error(seeds, problems) * sum(float(student.ppf(p, freedom)) for p in ((1 + CONFIDENCE) / 2, power))
+
+
+def noise(study: Study, uncertainty: Uncertainty, names: Sequence[str], measure: str) -> Noise:
+    """The noise of a typical pair among these configurations: medians over them, and over their pairs."""
+    i = MEASURES.index(measure)
+    values = [getattr(study.configurations[n], measure) for n in names]
+    samples = [two_way(v)[1] * v.shape[1] for v in values if len(v) > 1]
+    residual = float(np.median(samples))
+    systematic = []
+    for a in range(len(values)):
+        for b in range(a):
+            spread = float((values[a].mean(axis=0) - values[b].mean(axis=0)).var(ddof=1))
+            systematic.append(max(spread - residual * (1 / len(values[a]) + 1 / len(values[b])), 0.0))
+    seed = float(np.median([uncertainty.seed_sd[n][i] for n in names]))
+    return Noise(seed, math.sqrt(float(np.median(systematic))), math.sqrt(residual), float(uncertainty.freedom[i]))
+
+
+def text(e: Estimate, digits: int = 3, sign: bool = False) -> str:
+    """`+0.012 [+0.003, +0.021]`; nothing where there is no number."""
+    if math.isnan(e.value):
+        return ""
+    form = f"{{:{'+' if sign else ''}.{digits}f}}"
+    return f"{form.format(e.value)} [{form.format(e.low)}, {form.format(e.high)}]"

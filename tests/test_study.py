@@ -1,0 +1,213 @@
+"""The study of the table: its statistics on data of which the truth is known, its files, and one of its runs made again."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.intervals import Estimate
+from benchmarks.study import warning
+from benchmarks.study.claims import better, claims, equal
+from benchmarks.study.curves import curves
+from benchmarks.study.figure import front_band
+from benchmarks.study.long import fall
+from benchmarks.study.report import best_linear, report
+from benchmarks.study.runs import Measured, Study, load
+from benchmarks.study.uncertainty import Noise, measure, measure_these, moderate, noise, two_way
+from rewards.errors import TautError
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "table"
+QUIET = 40  # steps of a made-up run
+
+
+def made(
+    rng: np.random.Generator,
+    name: str,
+    accuracy: float,
+    seeds: int = 3,
+    problems: int = 400,
+    seed_sd: float = 0.0,
+    tokens: float = 60,
+) -> Measured:
+    """One answer a problem and seed; a seed shifts all chances alike; problems differ in difficulty."""
+    hard = np.linspace(-0.1, 0.1, problems)
+    chances = np.clip(accuracy + hard + rng.normal(size=(seeds, 1)) * seed_sd, 0, 1)
+    lengths = tokens + 100 * hard + rng.normal(size=(seeds, problems))
+    answers = (rng.random((seeds, problems)) < chances).astype(np.float64)
+    return Measured(name, "shaped", tuple(range(seeds)), answers, lengths)
+
+
+def test_the_variance_of_seeds_is_told_from_that_of_sampling() -> None:
+    rng = np.random.default_rng(0)
+    found = [two_way(made(rng, "x", 0.8, 4, 300, seed_sd=0.03).accuracy) for _ in range(400)]
+    total, sampling = np.mean(found, axis=0)
+    assert total - sampling == pytest.approx(0.03**2, rel=0.15)
+    assert sampling == pytest.approx(0.8 * 0.2 / 300, rel=0.1)
+    assert all(math.isnan(v) for v in two_way(np.ones((1, 5))))
+
+
+def test_moderated_variances_know_what_they_were_drawn_from() -> None:
+    rng = np.random.default_rng(1)
+    freedom = np.full(3000, 2.0)
+    true = 4.0 * 6 / rng.chisquare(6, 3000)  # a scaled inverse chi-square: prior 4 with 6 degrees of freedom
+    drawn = true * rng.chisquare(2, 3000) / 2
+    found = moderate(drawn, freedom)
+    assert found.prior == pytest.approx(4, rel=0.1) and found.freedom == pytest.approx(6, rel=0.25)
+    assert np.mean((np.log(found.each) - np.log(true)) ** 2) < 0.5 * np.mean((np.log(drawn) - np.log(true)) ** 2)
+    same = moderate(5 * rng.chisquare(2, 3000) / 2, freedom)
+    assert same.prior == pytest.approx(5, rel=0.1) and same.freedom > 50
+    lone = moderate(np.array([1.0, 2.0, math.nan]), np.array([2.0, 2.0, 0.0]))
+    assert lone.each[2] == pytest.approx(lone.prior)
+    with pytest.raises(ValueError, match="two seeds"):
+        moderate(np.ones(3), np.zeros(3))
+
+
+def test_intervals_contain_the_truth_where_seeds_matter() -> None:
+    """Of a difference whose truth is 0.02: 95 % of the intervals, which problems alone would make far too narrow."""
+    rng = np.random.default_rng(2)
+    hit = narrow = 0
+    for _ in range(120):
+        study = [made(rng, f"c{i}", 0.80 + 0.02 * (i == 0), 3, 300, seed_sd=0.03) for i in range(12)]
+        u = measure_these(study, 400, 0)
+        e = u.difference("c0", "c1", "accuracy")
+        hit += e.low <= 0.02 <= e.high
+        both = study[0].accuracy.mean(axis=0) - study[1].accuracy.mean(axis=0)
+        narrow += abs(both.mean() - 0.02) <= 1.96 * both.std(ddof=1) / math.sqrt(len(both))
+    assert 0.90 <= hit / 120 <= 1.0 and narrow / 120 < 0.85
+
+
+def test_the_power_that_is_stated_is_had() -> None:
+    rng = np.random.default_rng(3)
+    known = Noise(seed=0.02, problem=0.3, sample=0.4, freedom=math.inf)
+    difference = known.detectable(seeds=3, problems=1000)
+    error = known.error(3, 1000)
+    seen = difference + error * rng.normal(size=4000)
+    assert np.mean(np.abs(seen) > 1.96 * error) == pytest.approx(0.9, abs=0.02)
+    assert known.detectable(10, 1000) < known.detectable(3, 1000) < known.detectable(3, 100)
+
+
+def small() -> Study:
+    """A study with the configurations that the claims ask for; harsh ones collapse, after their answers have become short."""
+    rng = np.random.default_rng(4)
+    names = [
+        "plain", "linear-0.1", "linear-0.3", "linear-1", "linear-2", "linear-4", "std-linear-0.1", "std-linear-4", "az-0.8",
+        "grpo-lambda-0.8", "laser-100", "laser-60", "laser-d-48", "laser-d-24", "hapo-0.1", "hapo-1", "dler-144", "dler-96",
+        "drpo-advantage-0.1", "canon-inter", "canon-random", "canon-eff-0.8", "canon-eff-0.5", "canon-entropy", "pear-1",
+    ]  # fmt: skip
+    harsh = {"linear-4", "az-0.8", "std-linear-4", "std-linear-0.1"}
+    found = {"base": Measured("base", "base", (0,), rng.random((1, 400)) < 0.85, np.full((1, 400), 100.0))}  # type: ignore[arg-type]
+    steps, alarms = {}, {}
+    for name in names:
+        c = made(rng, name, 0.6 if name in harsh else 0.9, tokens=35 if name in harsh else 60)
+        found[name] = Measured(name, "plain" if name == "plain" else "shaped", c.seeds, c.accuracy, c.tokens)
+        for seed in c.seeds:
+            down = np.clip((np.arange(QUIET) - 20) / 10, 0, 1) if name in harsh else np.zeros(QUIET)
+            soon = np.clip((np.arange(QUIET) - 8) / 10, 0, 1) if name in harsh else np.zeros(QUIET)
+            flat = {
+                q: np.full(QUIET, 0.5) for q in ("tokens_max", "entropy", "grad_norm", "advantage_abs", "zero_signal")
+            }
+            flat |= {q: np.zeros(QUIET) for q in ("correct_pushed_down", "wrong_pushed_up", "truncated", "format_ok")}
+            tokens = 100 - 60 * soon + rng.normal(size=QUIET)
+            steps[name, seed] = {
+                **flat, "tokens": tokens, "tokens_correct": tokens, "tokens_wrong": tokens, "accuracy": 0.9 - 0.3 * down,
+            }  # fmt: skip
+            alarms[name, seed] = ["length collapse" if name == "az-0.8" and i == 30 else "" for i in range(QUIET)]
+    level = np.array(["1", "2"] * 200)
+    return Study(np.array([f"p{i}" for i in range(400)]), level, found, steps, alarms, {"machine": "none"})
+
+
+def test_the_pages_say_every_configuration_and_every_claim() -> None:
+    study = small()
+    u = measure(study, 200)
+    page = report(study, u)
+    assert all(f"| {c.name} " in page for c in study.trained)
+    assert best_linear(study, u, "plain").startswith("linear-") and best_linear(study, u, "linear-4") == ""
+    found = claims(study, u)
+    assert len({c.paper for c in found}) == len(found) >= 8
+    by = {c.paper.split()[0]: c for c in found}
+    assert by["GRPO-λ"].verdict == "confirmed"  # 0.9 against 0.6
+    assert by["HAPO"].verdict in ("undecided", "refuted", "confirmed")
+    assert {c.method for c in curves(study, u)} >= {"linear", "laser", "hapo"}
+
+
+def test_verdicts_follow_from_intervals() -> None:
+    def e(low: float, high: float) -> Estimate:
+        return Estimate((low + high) / 2, 0.1, low, high)
+
+    assert [better(e(*i)) for i in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1))] == ["confirmed", "refuted", "undecided"]
+    assert [equal(e(*i)) for i in ((-0.01, 0.01), (0.03, 0.05), (-0.05, 0.05), (-0.1, -0.03))] == [
+        "confirmed", "refuted", "undecided", "refuted",
+    ]  # fmt: skip
+
+
+def test_what_warned_early_is_found_and_false_alarms_are_counted() -> None:
+    study = small()
+    runs = warning.runs_of(study)
+    assert {r.configuration for r in runs if r.collapsed} == {"linear-4", "az-0.8", "std-linear-4", "std-linear-0.1"}
+    own, other = warning.judge("tokens, of the start", runs) or pytest.fail("no threshold was found")
+    assert own.early == own.collapsed == 12 and own.false == 0 and other.early == 12
+    assert min(own.leads) >= 5  # the answers shorten from step 8, accuracy falls from step 20
+    late, _ = warning.judge("training accuracy", runs) or pytest.fail("no threshold was found")
+    assert np.median(late.leads) < np.median(own.leads)
+    (told,) = warning.of_the_trainer(runs)
+    assert (told.quantity, told.early, told.late, told.false) == ("length collapse", 0, 3, 0)
+    assert "tokens, of the start" in warning.report(study)
+
+
+def test_a_fall_is_seen_where_it_is() -> None:
+    accuracy = np.concatenate([np.full(50, 0.9), np.full(50, 0.5)])
+    assert fall(accuracy) == 53  # three of ten at 0.5 are the first to pull the mean 0.1 down
+    assert fall(np.full(30, 0.9)) is None
+
+
+def test_the_band_of_the_front_rises_with_tokens() -> None:
+    draws = np.array([[[0.5, 10.0], [0.9, 20.0], [0.7, 30.0]]] * 4)
+    low, middle, high = front_band(draws, np.array([5.0, 15.0, 25.0, 35.0]))
+    assert np.isnan(middle[0]) and middle[1:].tolist() == [0.5, 0.9, 0.9]
+    assert np.array_equal(low[1:], high[1:])
+
+
+def test_noise_is_measured_among_those_named() -> None:
+    study = small()
+    u = measure(study, 200)
+    found = noise(study, u, ["plain", "linear-1", "hapo-1"], "accuracy")
+    assert found.sample == pytest.approx(math.sqrt(0.9 * 0.1), abs=0.05) and found.seed < 0.02
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TautError, match=r"answers\.parquet: not there"):
+        load(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_of_the_table_made_again_agrees_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """To the bit on the kind of machine that made the table; elsewhere within the interval of the difference of two seeds."""
+    from benchmarks.study.gather import main as gather
+    from taut import main as taut
+
+    name, seed, out = "linear-1", 0, tmp_path / "table"
+    assert taut(["sweep", "table", "--out", str(out), "--jobs", "1", "--runs", name, f"seeds=[{seed}]"]) == 0
+    assert gather([str(out), "--out", str(tmp_path / "gathered")]) == 0
+    assert "1 runs of" in capsys.readouterr().out
+    again, study = load(tmp_path / "gathered"), load(RESULTS)
+    table = study.configurations[name]
+    i = table.seeds.index(seed)
+    mine = again.configurations[name]
+    assert np.array_equal(again.problems, study.problems) and again.level.tolist() == study.level.tolist()
+    if np.array_equal(mine.tokens[0], table.tokens[i]) and np.array_equal(mine.accuracy[0], table.accuracy[i]):
+        assert all(
+            np.array_equal(again.steps[name, seed][q], study.steps[name, seed][q], equal_nan=True)
+            for q in ("accuracy", "tokens", "loss", "grad_norm")
+        )
+        return
+    u, problems = measure(study), len(study.problems)
+    for j, values, others in ((0, mine.accuracy, table.accuracy), (1, mine.tokens, table.tokens)):
+        gap = values[0] - others[i]
+        error = math.hypot(math.sqrt(2) * u.seed_sd[name][j], float(gap.std(ddof=1)) / math.sqrt(problems))
+        assert abs(gap.mean()) < 4 * error, (
+            f"{name}, seed {seed}: {gap.mean():+.4f} from the table, {error:.4f} is usual"
+        )
