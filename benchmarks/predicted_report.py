@@ -2,20 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benchmarks.predicted_vs_trained import KL, MEASURES, Row, correlate, ranks
 from benchmarks.statistics import RESAMPLES, SEED, Floats
+from benchmarks.sweep_predict import Prediction, choose, layers
 from benchmarks.tables import table
 
+TOKENS = 100.0  # what the base model needs for an answer, about
 MARKS = {"reward": "o", "own advantage": "s", "stateful": "^"}
 
 
-def report(rows: Sequence[Row], about: str, labels: dict[str, str], title: str = "", resamples: int = RESAMPLES) -> str:
-    """The study as Markdown: correlations over all and by kind, and a row a configuration with its ranks."""
+@dataclass(frozen=True)
+class Survival:
+    """Of the configurations that are best when trained, how many a pruning by arrows keeps. front: those that no other dominates;
+    best: as many as are kept, by the same order that the pruning uses. By chance the share `kept / all` of either would be."""
+
+    kept: int
+    all: int
+    front: tuple[int, int]
+    best: tuple[int, int]
+    lost: tuple[str, ...]
+
+
+def survival(rows: Sequence[Row], keep: float = 0.5) -> Survival:
+    """What `first: {keep: 0.5}` of a sweep would have kept, against what training says it should have."""
+    arrows = {r.name: Prediction(r.predicted["accuracy"], r.predicted["tokens"], _score(r.predicted)) for r in rows}
+    ends = {
+        r.name: Prediction(
+            float(m["accuracy"].mean()), float(m["tokens"].mean()), _score({k: v.mean() for k, v in m.items()})
+        )
+        for r in rows
+        for m in [r.trained]
+    }
+    kept, best = ({c.name for c in choose(of, [], keep) if c.trained} for of in (arrows, ends))
+    layer = layers([ends[r.name].point for r in rows])
+    front = [r.name for r, at in zip(rows, layer, strict=True) if at == 0]
+    return Survival(
+        len(kept), len(rows), (len(kept & set(front)), len(front)), (len(kept & best), len(best)),
+        tuple(n for n in front if n not in kept),
+    )  # fmt: skip
+
+
+def _score(change: Mapping[str, Any]) -> float:
+    """Of equals on one front the better: tokens saved less five times the accuracy lost, plus three times what is gained."""
+    accuracy = float(change["accuracy"])
+    return -float(change["tokens"]) / TOKENS + (3 if accuracy >= 0 else 5) * accuracy
+
+
+def _pruned(rows: Sequence[Row]) -> str:
+    s = survival(rows)
+    lost = f" Lost from the front: {', '.join(s.lost)}." if s.lost else ""
+    return (
+        f"Pruned to half by their arrows, as `first: {{replay: LOG, keep: 0.5}}` does, {s.kept} of {s.all} stay. Of the "
+        f"{s.front[1]} on the trained front {s.front[0]} are among them; of the best {s.best[1]} when trained, in the same order, "
+        f"{s.best[0]} are (by chance {s.best[1] * s.kept / s.all:.0f}).{lost}"
+    )
+
+
+def report(
+    rows: Sequence[Row],
+    about: str,
+    labels: dict[str, str],
+    title: str = "",
+    refused: Mapping[str, str] | None = None,
+    resamples: int = RESAMPLES,
+) -> str:
+    """The study as Markdown: correlations over all and by kind, what pruning keeps, and a row a configuration with its ranks."""
     parts = [
         f"# {title}",
         f"Log: {about}. {len(rows)} configurations.",
@@ -43,7 +101,9 @@ def report(rows: Sequence[Row], about: str, labels: dict[str, str], title: str =
             for m in MEASURES
         ]
         shown.append([kind, str(len(some)), *cells, *(f"{found[m]['seeds']:.2f}" for m in MEASURES)])
-    parts.append(table(shown))
+    parts += [table(shown), _pruned(rows)]
+    if refused:
+        parts.append("Without an arrow: " + "; ".join(f"{name}: {why}" for name, why in refused.items()) + ".")
     place = {
         m: (ranks(np.array([r.predicted[m] for r in rows])), ranks(np.array([r.trained[m].mean() for r in rows])))
         for m in MEASURES

@@ -1,8 +1,8 @@
 """Does the predicted step rank configurations as training does? Finished sweeps against a log of their base model.
 
-    python -m benchmarks.predicted_vs_trained LOG runs/table runs/mine=my_sweep.yaml [--out DIR]
+    python -m benchmarks.predicted_vs_trained LOG benchmarks/results/table gathered=my_sweep.yaml [--out DIR]
 
-A folder is that of the sweep file of its name, or of the one after `=`.
+A folder is what `python -m benchmarks.study.gather` made of the sweep file of its name, or of the one after `=`.
 
 LOG: rollouts of the base model on training problems, such as `taut eval samples=16` writes. Each run's reward and advantage
 are replayed on it; its slopes of accuracy and tokens are held against what its seeds changed on the held-out problems. The
@@ -26,17 +26,17 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.collect import PLAIN, evaluation_of
-from benchmarks.evaluate import read_evaluation
+from benchmarks.collect import PLAIN
 from benchmarks.predicted_step import STATISTICS, SUMS, arrow
 from benchmarks.predicted_step import statistics as step_statistics
 from benchmarks.replay import replay
-from benchmarks.replay_plan import Configuration
-from benchmarks.statistics import RESAMPLES, SEED, Floats, Samples, resampling_weights, summarise
+from benchmarks.statistics import RESAMPLES, SEED, Floats, resampled_means, resampling_weights
+from benchmarks.study.runs import Study, load
 from benchmarks.sweep_plan import Planned, load_sweep, plan
-from benchmarks.sweep_predict import what_if
+from benchmarks.sweep_predict import Log, untold, what_if
 from rewards.errors import TautError
 from rollout.foreign import Foreign
+from trainers.config import TrainConfig
 
 KL = 0.02
 MEASURES = ("accuracy", "tokens")
@@ -101,18 +101,21 @@ def _interval(draws: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def predict(runs: Sequence[Planned], log: Path, resamples: int) -> tuple[dict[str, Any], str]:
-    """{configuration: (arrows, draws)} of the sweep's configurations on the log, and a line about the log. Raises TautError."""
-    wanted: dict[str, Configuration] = {}
-    for run in runs:
-        if run.config is not None and run.configuration not in wanted:
-            wanted[run.configuration] = what_if(run.configuration, run.config)
-    result = replay([log], list(wanted.values()), Foreign(), lambda line: None)
+def predict(
+    planned: Sequence[Planned], log: Path, resamples: int
+) -> tuple[dict[str, tuple[dict[str, float], dict[str, Floats]]], dict[str, str], str]:
+    """({configuration: (arrows, draws)}, {configuration: why there is no arrow}, a line about the log)."""
+    configs = {run.configuration: run.config for run in planned if run.config is not None}
+    longest = Log(log, Foreign()).longest
+    refused = {name: why for name, config in configs.items() if (why := untold(config, longest))}
+    wanted = [what_if(name, config) for name, config in configs.items() if name not in refused]
+    result = replay([log], wanted, Foreign(), lambda line: None)
     place = {name: i for i, name in enumerate(SUMS)}
-    found: dict[str, Any] = {}
+    found = {}
     for r in result.replayers:
         if r.refused or r.sums is None:
-            raise TautError(f"{log}: {r.configuration.name} cannot be replayed: {r.refused}")
+            refused[r.configuration.name] = r.refused
+            continue
         estimates, _, _ = step_statistics(r.sums.table, r.terms, resamples)
         sums = r.sums.table[r.sums.table[:, 0] > 0]
         draws = resampling_weights(len(sums), resamples, SEED) @ sums
@@ -120,52 +123,41 @@ def predict(runs: Sequence[Planned], log: Path, resamples: int) -> tuple[dict[st
         found[r.configuration.name] = ({m: arrow(estimates[SLOPES[m]], KL).value for m in MEASURES}, drawn)
     size = len(result.groups.starts)
     about = f"{result.rollouts:,} rollouts of {size:,} problems, accuracy {result.groups.correct.mean():.3f}"
-    return found, f"{about}, {result.groups.length.mean():.1f} tokens"
+    return found, refused, f"{about}, {result.groups.length.mean():.1f} tokens"
 
 
 def _columns(draws: Floats, place: dict[str, int]) -> Callable[[str], Floats]:
     return lambda name: draws[:, place[name]]
 
 
-def trained(runs: Sequence[Planned], resamples: int) -> dict[str, tuple[str, dict[str, Floats], dict[str, Floats]]]:
-    """{configuration: (kind, change of each seed, its draws)} against the base model, on the same held-out problems."""
-    base = next((r for r in runs if r.kind == "base"), None)
-    if base is None:
-        raise TautError("the sweep has no evaluation of its base model; give `evaluation` in the sweep file")
-    by_name: dict[str, list[Samples]] = {}
-    kinds: dict[str, str] = {}
-    for run in runs:
-        if run.config is not None:
-            if not (run.folder / "eval.parquet").is_file():
-                print(f"warning: {run.folder}: not evaluated, left out", file=sys.stderr)
-                continue
-            by_name.setdefault(run.configuration, []).append(read_evaluation(evaluation_of(run.folder))[0])
-            stateful = run.config.reward.state_dict() != {}
-            own = run.config.advantage.type not in PLAIN
-            kinds[run.configuration] = "stateful" if stateful else "own advantage" if own else "reward"
-    if not by_name:
-        raise TautError(f"{base.folder.parent}: none of its runs is evaluated; let the sweep finish")
-    start = read_evaluation(evaluation_of(base.folder))[0]
-    before = summarise(start, resamples=resamples)
-    out = {}
-    for name, seeds in by_name.items():
-        each = [summarise(s, resamples=resamples) for s in seeds]
-        values = {m: np.array([getattr(s, m).value - getattr(before, m).value for s in each]) for m in MEASURES}
-        draws = {
-            m: np.stack([s.draws[:, i] - before.draws[:, i] for s in each], axis=1) for i, m in enumerate(MEASURES)
-        }
-        out[name] = kinds[name], values, draws
-    return out
+def kind_of(config: TrainConfig) -> str:
+    """What makes the configuration: stateful, own advantage, or reward."""
+    stateful = config.reward.state_dict() != {}
+    return "stateful" if stateful else "own advantage" if config.advantage.type not in PLAIN else "reward"
 
 
-def study(runs: Sequence[Planned], log: Path, resamples: int = RESAMPLES) -> tuple[list[Row], str]:
-    """A row a configuration, and a line about the log. Raises TautError for runs without an evaluation."""
-    found, about = predict(runs, log, resamples)
-    rows = [
-        Row(name, kind, found[name][0], values, found[name][1], draws)
-        for name, (kind, values, draws) in trained(runs, resamples).items()
-    ]
-    return rows, about
+def changes(study: Study, name: str, resamples: int) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """(the change of each seed against the base model (S,), its draws over problems (R, S)), by measure."""
+    c = study.configurations[name]
+    values, draws = {}, {}
+    for m in MEASURES:
+        each = (getattr(c, m) - getattr(study.base, m)).T  # (P, S)
+        values[m], draws[m] = np.nanmean(each, axis=0), resampled_means(each, resamples)
+    return values, draws
+
+
+def compare(
+    study: Study, planned: Sequence[Planned], log: Path, resamples: int = RESAMPLES
+) -> tuple[list[Row], dict[str, str], str]:
+    """A row a configuration that was trained and has an arrow; those without an arrow and why; a line about the log."""
+    found, refused, about = predict(planned, log, resamples)
+    kinds = {run.configuration: kind_of(run.config) for run in planned if run.config is not None}
+    rows = []
+    for c in study.trained:
+        if c.name in found:
+            values, draws = changes(study, c.name, resamples)
+            rows.append(Row(c.name, kinds[c.name], found[c.name][0], values, found[c.name][1], draws))
+    return rows, {name: why for name, why in refused.items() if name in study.configurations}, about
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -182,15 +174,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     labels: dict[str, str] = {}
     rows: list[Row] = []
+    refused: dict[str, str] = {}
     about = ""
     try:
         for text in options.folders:
             folder, _, name = text.partition("=")
             sweep, _ = load_sweep(name or Path(folder).name)
-            found, about = study(plan(sweep, Path(folder)), options.log)
+            found, untold_here, about = compare(load(Path(folder)), plan(sweep, Path(folder)), options.log)
             if twice := {r.name for r in rows} & {r.name for r in found}:
                 raise TautError(f"{text}: {min(twice)} is in a folder before it; give each configuration once")
-            rows, labels = [*rows, *found], labels | sweep.labels
+            rows, refused, labels = [*rows, *found], refused | untold_here, labels | sweep.labels
+        if len(rows) < 3:
+            raise TautError(f"{len(rows)} configurations have an arrow and a run; ranks need at least 3")
     except TautError as error:
         print(f"benchmarks.predicted_vs_trained: {error}", file=sys.stderr)
         return 2
@@ -198,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
-    text = report(rows, about, labels, options.title)
+    text = report(rows, about, labels, options.title, refused)
     (out / "report.md").write_text(text, encoding="utf-8")
     with (out / "predicted.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

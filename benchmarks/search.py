@@ -81,7 +81,7 @@ def _predict(log: Log, sweep: SweepConfig, settings: dict[str, Any], overrides: 
     except TautError as error:
         return Prediction(why=f"cannot be trained: {error}")
     assert config is not None
-    prediction = log.predict(what_if("found", config))
+    prediction = log.predict_run("found", config)
     if not prediction.why and not math.isnan(prediction.score):
         result.found.append((settings, config, prediction))
     return prediction

@@ -42,7 +42,7 @@ from benchmarks.ray_jobs import ray_places
 from benchmarks.statistics import summarise
 from benchmarks.sweep_jobs import evaluated, make_job, settle
 from benchmarks.sweep_plan import Overrides, Planned, SweepConfig, load_sweep, plan
-from benchmarks.sweep_predict import KL, choose, what_if
+from benchmarks.sweep_predict import KL, choose
 from benchmarks.sweep_report import write_report
 from benchmarks.sweep_trials import Trials
 from benchmarks.tables import table
@@ -73,7 +73,7 @@ class Session:
         if first is None or not configs:
             return
         log, scale = first.log(), math.sqrt(2 * KL)
-        predictions = {name: log.predict(what_if(name, config)) for name, config in configs.items()}
+        predictions = {name: log.predict_run(name, config) for name, config in configs.items()}
         plain = [r.configuration for r in self.all if r.kind == "plain"]
         choices = choose(predictions, plain, first.keep)
         rows = [["configuration", "trained", "Δ accuracy", "Δ tokens", "why"]]

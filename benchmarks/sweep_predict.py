@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from benchmarks.collect import PLAIN_OBJECTIVES
 from benchmarks.metrics import dominated
 from benchmarks.predicted_step import STATISTICS, SUMS
 from benchmarks.replay import Replayer
@@ -115,11 +116,31 @@ class Log:
         accuracy, tokens, score = (float(STATISTICS[n](total)) for n in ("slope_accuracy", "slope_tokens", "score"))
         return Prediction(accuracy, tokens, score)
 
+    @property
+    def longest(self) -> int:
+        """The length of the longest response in the log, tokens."""
+        return max(int(step.batch.length.max(initial=0)) for _, step, _ in self.steps)
+
+    def predict_run(self, name: str, config: TrainConfig) -> Prediction:
+        """As `predict`, of a training run; without prediction where what makes it different is not in its reward or advantage."""
+        why = untold(config, self.longest)
+        return Prediction(why=why) if why else self.predict(what_if(name, config))
+
 
 def what_if(name: str, config: TrainConfig) -> Configuration:
     """What a log can tell of a training configuration: its reward, its advantage and the dropping of groups."""
     values = to_mapping(config)
     return resolve(Configuration, {"name": name, **{key: values[key] for key in PIECES}}, f"run {name!r}")
+
+
+def untold(config: TrainConfig, longest: int) -> str:
+    """Why a log with responses of up to `longest` tokens does not tell what a run would do, "" where it does."""
+    if config.objective.type not in PLAIN_OBJECTIVES:
+        return f"objective {config.objective.type} weighs rollouts by itself; an arrow is that of the advantages"
+    limit = config.sampling.max_tokens
+    if not isinstance(limit, int):
+        return "sampling.max_tokens changes in training; the log has one cap"
+    return f"sampling.max_tokens={limit} cuts responses that the log has whole" if limit < longest else ""
 
 
 def layers(points: Sequence[tuple[float, float]]) -> list[int]:

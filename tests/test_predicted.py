@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import yaml
 
-from benchmarks.predicted_report import report
+from benchmarks.predicted_report import report, survival
 from benchmarks.predicted_vs_trained import MEASURES, Row, correlate, main, ranks, spearman
+from benchmarks.study.gather import main as gather
 from taut import main as taut
 
 TINY = ["rollout.engine=transformers", "evaluation.rollout.engine=transformers"]
@@ -47,6 +48,17 @@ def test_intervals_are_wider_over_other_configurations_and_noise_costs() -> None
     assert np.diff(noisy["others"]) > np.diff(noisy["these"]) > 0
 
 
+def test_pruning_keeps_the_best_where_arrows_are_true() -> None:
+    """Accuracy and tokens rise together here, so that all are on the front, and order alone decides."""
+    true = survival(made(0.0))
+    assert (true.kept, true.all) == (5, 10) and true.best == (5, 5)
+    turned = [
+        Row(r.name, r.kind, {m: -v for m, v in r.predicted.items()}, r.trained, r.predicted_draws, r.trained_draws)
+        for r in made(0.0)
+    ]
+    assert survival(turned).best[0] < 5
+
+
 def test_the_report_names_every_configuration() -> None:
     text = report(made(1.0), "10 rollouts", {"c3": "third"})
     assert "| all " in text and "third" in text and all(f"c{i} " in text for i in range(10) if i != 3)
@@ -56,16 +68,24 @@ def test_the_report_names_every_configuration() -> None:
 def test_a_tiny_sweep_is_held_against_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = {"steps": 1, "prompts": 2, "sampling.samples": 4, "sampling.max_tokens": 64, "heldout.data": None}
     short = {"type": "sum", "terms": ["correct", {"type": "weight", "weight": -1.0, "term": "linear_length"}]}
-    runs = {"plain": {"reward": {"type": "correct"}}, "short": {"reward": short}}
+    runs = {
+        "plain": {"reward": {"type": "correct"}},
+        "linear-1": {"reward": short},
+        "laser": {"recipe": "laser", "reward.target": 50},
+    }
+    runs |= {"disco": {"reward": {"type": "correct"}, "objective": {"type": "disco"}}}
     heldout = {"data": "benchmarks:overthinker/data/heldout.jsonl", "problems": 8, "samples": 1}
     sweep = tmp_path / "tiny.yaml"
     sweep.write_text(yaml.safe_dump({"base": {"recipe": "overthinker", **small}, "runs": runs, "evaluation": heldout}))
     assert taut(["sweep", str(sweep), "--out", str(tmp_path / "runs"), *TINY]) == 0
     train, log = "benchmarks:overthinker/data/train.jsonl", tmp_path / "log.parquet"
-    assert taut(["eval", f"data={train}", "problems=12", "samples=4", "max_tokens=128", f"out={log}", TINY[0]]) == 0
+    assert taut(["eval", f"data={train}", "problems=12", "samples=4", "max_tokens=64", f"out={log}", TINY[0]]) == 0
     capsys.readouterr()
-    assert main([str(log), f"{tmp_path / 'runs'}={sweep}", "--out", str(tmp_path / "out")]) == 0
-    assert "48 rollouts of 12 problems" in capsys.readouterr().out
+    gathered = f"{tmp_path / 'gathered'}={sweep}"
+    assert gather([f"{tmp_path / 'runs'}={sweep}", "--out", str(tmp_path / "gathered")]) == 0
+    assert main([str(log), gathered, "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().out
+    assert "48 rollouts of 12 problems" in told and "disco: objective disco weighs rollouts by itself" in told
     assert {f.name for f in (tmp_path / "out").iterdir()} == {"report.md", "predicted.csv", "predicted.png"}
-    assert len((tmp_path / "out" / "predicted.csv").read_text().splitlines()) == 1 + 2 * 2
+    assert len((tmp_path / "out" / "predicted.csv").read_text().splitlines()) == 1 + 3 * 2
     assert main([str(log), f"{tmp_path / 'nothing'}={sweep}"]) == 2

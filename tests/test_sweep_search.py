@@ -27,7 +27,7 @@ from tests.test_replay import rows, write
 from tests.test_sweep import install, sweep_file
 
 LOGGED = """
-base: {steps: 4, sampling.max_tokens: 64}
+base: {steps: 4, sampling.max_tokens: 128}
 runs:
   plain: {reward: correct}
   laser: {recipe: laser, reward.format: false, grid: {reward.target: [10, 30, 60, 1000]}}
@@ -147,7 +147,7 @@ def test_another_search_in_the_folder_is_refused_more_trials_are_not(tmp_path: P
 
 
 SEARCH = """
-base: {steps: 4, sampling.max_tokens: 64}
+base: {steps: 4, sampling.max_tokens: 128}
 runs: {plain: {}}
 search:
   settings: {reward: {type: laser, format: false, target: 10}}
@@ -179,7 +179,7 @@ def test_a_sweep_trains_the_trials_of_its_search(tmp_path: Path, monkeypatch: py
 
 OFFLINE = """
 title: Found
-base: {steps: 4, sampling.max_tokens: 64}
+base: {steps: 4, sampling.max_tokens: 128}
 search:
   settings: {reward: {type: sum, terms: [correct, {type: weight, weight: -0.1, term: linear_length}]}}
   space: {reward.terms.1.weight: {low: -4, high: 0}, advantage: [grpo, dr_grpo], drop_zero_signal: [false, 3]}

@@ -99,6 +99,27 @@ def _steps(run: Planned, seed: int) -> pa.Table:
     return pa.table(columns)
 
 
+def _added(file: Path, new: pa.Table) -> pa.Table:
+    """The new rows after those that the file has of other runs; what made them is told of both."""
+    if not file.is_file():
+        return new
+    old = parquet.read_table(file)
+    there = set(zip(new["configuration"].cast("string").to_pylist(), new["seed"].to_pylist(), strict=True))
+    mine = zip(old["configuration"].cast("string").to_pylist(), old["seed"].to_pylist(), strict=True)
+    kept = old.filter(pa.array([key not in there for key in mine]))
+    about, before = (json.loads(t.schema.metadata[b"taut"]) for t in (new, old))
+    if kept.num_rows:
+        about["code"] = {
+            stage: {
+                k: max(before["code"].get(stage, {}).get(k, 0), by.get(k, 0))
+                for k in {**before["code"].get(stage, {}), **by}
+            }
+            for stage, by in about["code"].items()
+        }
+    joined = pa.concat_tables([kept.cast(new.schema), new]).unify_dictionaries()
+    return joined.replace_schema_metadata({b"taut": json.dumps(about).encode()})
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """See the module."""
     parser = argparse.ArgumentParser(
@@ -118,6 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"benchmarks.study.gather: {error}", file=sys.stderr)
         return 2
     given.out.mkdir(parents=True, exist_ok=True)
+    answers, steps = (_added(given.out / name, new) for name, new in ((ANSWERS, answers), (STEPS, steps)))
     parquet.write_table(answers, given.out / ANSWERS, compression="zstd", compression_level=19)
     parquet.write_table(steps, given.out / STEPS, compression="zstd", compression_level=19)
     print(f"{given.out}: {len(runs) - len(lacking)} runs of {len(runs)}")

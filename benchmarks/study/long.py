@@ -26,7 +26,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 def means(values: Floats) -> Floats:
     """Trailing means over WINDOW steps, from the WINDOW-th on."""
-    return np.convolve(values, np.full(WINDOW, 1 / WINDOW), mode="valid")
+    return np.convolve(values, np.full(WINDOW, 1 / WINDOW), mode="valid").astype(np.float64)
 
 
 def fall(accuracy: Floats) -> int | None:

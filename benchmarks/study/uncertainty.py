@@ -21,6 +21,7 @@ from scipy.stats import t as student
 from benchmarks.intervals import CONFIDENCE, RESAMPLES, SEED, Estimate
 from benchmarks.statistics import resampled_means
 from benchmarks.study.runs import Floats, Measured, Study
+from rewards.errors import TautError
 
 MEASURES = ("accuracy", "tokens")
 LEAST = 1e-12  # a variance that is as good as none
@@ -120,6 +121,10 @@ def measure_these(configurations: Sequence[Measured], resamples: int, seed: int)
     """As `measure`; the base model, which nothing trained, has no variance of seeds."""
     trained = [c for c in configurations if c.kind != "base"]
     freedom = np.array([float(len(c.seeds) - 1) for c in trained])
+    if (freedom > 0).sum() < 2:
+        raise TautError(
+            "fewer than two configurations have two seeds; what a seed moves cannot be told: let the sweep go on"
+        )
     extra: dict[str, list[float]] = {c.name: [] for c in configurations}
     freedoms, priors = [], []
     for name in MEASURES:
