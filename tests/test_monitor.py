@@ -15,7 +15,9 @@ from trainers.console import describe
 from trainers.monitor import alarms, rollout_metrics, score_metrics, zero_signal
 from trainers.sinks import numbers, open_sinks
 
-QUIET = {"tokens": 100.0, "truncated": 0.0, "empty": 0.0, "zero_signal": 0.2, "unknown": 0.0, "grad_norm": 1.0}
+QUIET = {
+    "tokens": 100.0, "truncated": 0.0, "empty": 0.0, "silent_groups": 0.2, "wrong_pushed_up": 0.1, "unknown": 0.0, "grad_norm": 1.0,
+}  # fmt: skip
 
 
 def rollouts() -> list[Rollout]:
@@ -55,6 +57,8 @@ def test_it_counts_who_is_pushed_the_wrong_way() -> None:
     row = score_metrics(batch, scores, np.array([1.0, -1.0, 0.5, 9.0, -1.0, 0.0]))
     assert row["correct_pushed_down"] == 0.5 and row["wrong_pushed_up"] == 1 / 3
     assert row["reward/correct"] == np.mean([0, 1, 2, 4, 5]) and row["kept"] == 5 / 6
+    assert row["silent_groups"] == 0
+    assert score_metrics(batch, scores, np.array([1.0, -1.0, 0.5, 9.0, 0.0, 0.0]))["silent_groups"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -64,7 +68,8 @@ def test_it_counts_who_is_pushed_the_wrong_way() -> None:
         ({"tokens": 350.0}, "length explosion: 350 tokens, 3.5 times the start"),
         ({"truncated": 0.95}, "truncation: 95%"),
         ({"empty": 0.6}, "empty answers: 60%"),
-        ({"zero_signal": 1.0}, "no signal: in 100% of the groups"),
+        ({"silent_groups": 1.0}, "no signal: in 100% of the groups"),
+        ({"wrong_pushed_up": 0.6}, "wrong answers pushed up: 60%"),
         ({"unknown": 0.1}, "unknown verdicts: 10%"),
         ({"grad_norm": float("inf")}, "gradient not finite"),
     ],
@@ -72,8 +77,14 @@ def test_it_counts_who_is_pushed_the_wrong_way() -> None:
 def test_each_alarm_names_its_number(change: dict[str, Any], says: str) -> None:
     history = [QUIET] * 3
     assert alarms(QUIET, history, AlarmConfig()) == []
-    found = alarms(QUIET | change, history, AlarmConfig())
+    found = alarms(QUIET | change, [*history, *[QUIET | change] * 2], AlarmConfig())
     assert len(found) == 1 and found[0].startswith(says)
+
+
+@pytest.mark.parametrize("change", [{"tokens": 25.0}, {"silent_groups": 1.0}, {"wrong_pushed_up": 0.9}])
+def test_one_step_alone_raises_no_alarm_where_chance_could(change: dict[str, Any]) -> None:
+    assert alarms(QUIET | change, [QUIET] * 6, AlarmConfig()) == []
+    assert alarms(QUIET | change, [QUIET | change], AlarmConfig()) == []  # too few steps to say
 
 
 def test_lengths_are_not_judged_before_there_is_a_start() -> None:

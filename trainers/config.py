@@ -133,13 +133,18 @@ class LogConfig(_Config):
 
 
 class AlarmConfig(_Config):
-    """Thresholds of the alarms; shares of the step's rollouts or groups, lengths relative to the first steps' mean."""
+    """Thresholds of the alarms; shares of the rollouts or groups, lengths relative to the first three steps' mean.
 
-    collapse: float = Field(default=0.2, description="mean tokens below this share of the start")
+    The first four are of means over three steps. collapse and wrong_up were set from what the runs of the embedded benchmark showed
+    (benchmarks/results/table/warning.md).
+    """
+
+    collapse: float = Field(default=0.4, description="mean tokens below this share of the start")
     explosion: float = Field(default=3.0, description="mean tokens above this multiple of the start")
+    wrong_up: float = Field(default=0.5, description="wrong rollouts with a positive advantage")
+    no_signal: float = Field(default=0.95, description="groups in which no rollout has an advantage")
     truncation: float = 0.9
     empty: float = 0.5
-    zero_signal: float = 0.95
     unknown: float = 0.05
 
 

@@ -23,6 +23,9 @@ from trainers.config import AlarmConfig
 
 BegunAudit = list[tuple[Case, Future[Reply]]]
 START_STEPS = 3  # the alarms on length compare with the mean of the first so many steps
+RECENT_STEPS = (
+    3  # what they compare, and the alarms on signs and signal, is a mean over so many: one step is too few to tell
+)
 
 
 def _mean(x: Any) -> float | None:
@@ -101,7 +104,8 @@ def log_disagreements(path: Path, step: int, audit: Audit) -> None:
 
 
 def score_metrics(batch: Batch, scores: Scores, advantage: np.ndarray) -> dict[str, Any]:
-    """Each reward term's mean, kept share, and how many correct rollouts are pushed down and wrong ones up."""
+    """Each reward term's mean, kept share, how many correct rollouts are pushed down and wrong ones up, and the share of groups
+    without any advantage."""
     kept = scores.keep
     per_rollout = advantage if advantage.ndim == 1 else advantage.sum(axis=1)
     out: dict[str, Any] = {f"reward/{name}": _mean(values[kept]) for name, values in scores.terms.items()}
@@ -109,27 +113,35 @@ def score_metrics(batch: Batch, scores: Scores, advantage: np.ndarray) -> dict[s
     out["advantage_abs"] = _mean(np.abs(per_rollout))
     out["correct_pushed_down"] = _mean((per_rollout < 0)[kept & batch.correct])
     out["wrong_pushed_up"] = _mean((per_rollout > 0)[kept & ~batch.correct])
+    out["silent_groups"] = _mean(batch.group_sum(np.abs(per_rollout) * kept) == 0)
     return out
+
+
+def _recent(row: dict[str, Any], history: Sequence[dict[str, Any]], key: str) -> float | None:
+    """The mean over the last RECENT_STEPS steps, None before there are so many or where one of them does not know."""
+    values = [r.get(key) for r in (*history[max(len(history) - RECENT_STEPS + 1, 0) :], row)]
+    return None if len(values) < RECENT_STEPS or None in values else float(np.mean(values))  # type: ignore[arg-type]
 
 
 def alarms(row: dict[str, Any], history: Sequence[dict[str, Any]], config: AlarmConfig) -> list[str]:
     """What is wrong with this step, in words. `history`: the rows of the earlier steps."""
     out = []
     start = [r["tokens"] for r in history[:START_STEPS]]
-    if len(start) == START_STEPS and (usual := float(np.mean(start))) > 0:
-        share = row["tokens"] / usual
+    tokens = _recent(row, history, "tokens")
+    if tokens is not None and len(start) == START_STEPS and (usual := float(np.mean(start))) > 0:
+        share = tokens / usual
         if share < config.collapse:
-            out.append(f"length collapse: {row['tokens']:.0f} tokens, {share:.0%} of the start; weaken the length term")
+            out.append(f"length collapse: {tokens:.0f} tokens, {share:.0%} of the start; weaken the length term")
         if share > config.explosion:
-            out.append(f"length explosion: {row['tokens']:.0f} tokens, {share:.1f} times the start")
+            out.append(f"length explosion: {tokens:.0f} tokens, {share:.1f} times the start")
+    if (up := _recent(row, history, "wrong_pushed_up") or 0) > config.wrong_up:
+        out.append(f"wrong answers pushed up: {up:.0%} of them; the reward pays for them: see `taut check`")
     if row["truncated"] > config.truncation:
         out.append(f"truncation: {row['truncated']:.0%} of the rollouts hit the cap; raise sampling.max_tokens")
     if row["empty"] > config.empty:
         out.append(f"empty answers: {row['empty']:.0%} of the rollouts give no answer")
-    if row["zero_signal"] > config.zero_signal:
-        out.append(
-            f"no signal: in {row['zero_signal']:.0%} of the groups all verdicts are equal; choose other problems"
-        )
+    if (silent := _recent(row, history, "silent_groups") or 0) > config.no_signal:
+        out.append(f"no signal: in {silent:.0%} of the groups no rollout has an advantage; choose other problems")
     if not math.isfinite(row.get("grad_norm", 0.0)):  # not every trainer tells it
         out.append("gradient not finite: this step's update was left out; lower optim.lr or look at the rewards")
     if saturated := [key for key, value in row.items() if key.endswith("/saturated") and value]:

@@ -1,6 +1,7 @@
-"""The study's pages from its two files: `python -m benchmarks.study FOLDER`.
+"""The study's pages from its two files: `python -m benchmarks.study FOLDER [--claims docs/claims.md]`.
 
-Writes FOLDER/report.md, table.png, claims.md and warning.md. FOLDER: what `python -m benchmarks.study.gather` made.
+Writes FOLDER/report.md, table.png, claims.md (or where it is said) and warning.md. FOLDER: what `python -m benchmarks.study.gather`
+made. What a page has above its mark stays.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "python -m benchmarks.study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    folder: Path = parser.parse_args(argv).folder
+    parser.add_argument("--claims", type=Path, help="the page of the claims (default: FOLDER/claims.md)")
+    given = parser.parse_args(argv)
+    folder: Path = given.folder
     try:
         study = load(folder)
         uncertainty = measure(study)
         (folder / "report.md").write_text(report.report(study, uncertainty), encoding="utf-8")
         figure.draw(study, uncertainty, folder / "table.png")
         publish(warning.report(study) + "\n", folder / "warning.md")
-        publish(claims.page(study, uncertainty) + "\n", folder / "claims.md")
+        publish(claims.page(study, uncertainty) + "\n", given.claims or folder / "claims.md")
     except TautError as error:
         print(f"benchmarks.study: {error}", file=sys.stderr)
         return 2
