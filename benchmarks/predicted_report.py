@@ -103,7 +103,11 @@ def report(
         shown.append([kind, str(len(some)), *cells, *(f"{found[m]['seeds']:.2f}" for m in MEASURES)])
     parts += [table(shown), _pruned(rows)]
     if refused:
-        parts.append("Without an arrow: " + "; ".join(f"{name}: {why}" for name, why in refused.items()) + ".")
+        by_reason: dict[str, list[str]] = {}
+        for name, why in refused.items():
+            by_reason.setdefault(why.rpartition(f"{name!r}: ")[2].partition(";")[0], []).append(name)
+        lines = [f"- {', '.join(names)}: {why}" for why, names in by_reason.items()]
+        parts.append("Without an arrow:\n\n" + "\n".join(lines))
     place = {
         m: (ranks(np.array([r.predicted[m] for r in rows])), ranks(np.array([r.trained[m].mean() for r in rows])))
         for m in MEASURES

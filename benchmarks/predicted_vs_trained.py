@@ -29,7 +29,6 @@ import numpy as np
 from benchmarks.collect import PLAIN
 from benchmarks.predicted_step import STATISTICS, SUMS, arrow
 from benchmarks.predicted_step import statistics as step_statistics
-from benchmarks.replay import replay
 from benchmarks.statistics import RESAMPLES, SEED, Floats, resampled_means, resampling_weights
 from benchmarks.study.runs import Study, load
 from benchmarks.sweep_plan import Planned, load_sweep, plan
@@ -102,28 +101,29 @@ def _interval(draws: Floats) -> tuple[float, float]:
 
 
 def predict(
-    planned: Sequence[Planned], log: Path, resamples: int
+    planned: Sequence[Planned], path: Path, resamples: int
 ) -> tuple[dict[str, tuple[dict[str, float], dict[str, Floats]]], dict[str, str], str]:
     """({configuration: (arrows, draws)}, {configuration: why there is no arrow}, a line about the log)."""
     configs = {run.configuration: run.config for run in planned if run.config is not None}
-    longest = Log(log, Foreign()).longest
-    refused = {name: why for name, config in configs.items() if (why := untold(config, longest))}
-    wanted = [what_if(name, config) for name, config in configs.items() if name not in refused]
-    result = replay([log], wanted, Foreign(), lambda line: None)
-    place = {name: i for i, name in enumerate(SUMS)}
-    found = {}
-    for r in result.replayers:
-        if r.refused or r.sums is None:
-            refused[r.configuration.name] = r.refused
+    log, place = Log(path, Foreign()), {name: i for i, name in enumerate(SUMS)}
+    found, refused = {}, {}
+    for name, config in configs.items():
+        if why := untold(config, log.longest):
+            refused[name] = why
             continue
-        estimates, _, _ = step_statistics(r.sums.table, r.terms, resamples)
-        sums = r.sums.table[r.sums.table[:, 0] > 0]
+        replayer = log.replayed(what_if(name, config))
+        if replayer.refused or replayer.sums is None:
+            refused[name] = replayer.refused
+            continue
+        estimates, _, _ = step_statistics(replayer.sums.table, replayer.terms, resamples)
+        arrows = {m: arrow(estimates[SLOPES[m]], KL).value for m in MEASURES}
+        if np.isnan(list(arrows.values())).any():
+            refused[name] = "no group of the log has any signal under it"
+            continue
+        sums = replayer.sums.table[replayer.sums.table[:, 0] > 0]
         draws = resampling_weights(len(sums), resamples, SEED) @ sums
-        drawn = {m: np.asarray(STATISTICS[SLOPES[m]](_columns(draws, place))) for m in MEASURES}
-        found[r.configuration.name] = ({m: arrow(estimates[SLOPES[m]], KL).value for m in MEASURES}, drawn)
-    size = len(result.groups.starts)
-    about = f"{result.rollouts:,} rollouts of {size:,} problems, accuracy {result.groups.correct.mean():.3f}"
-    return found, refused, f"{about}, {result.groups.length.mean():.1f} tokens"
+        found[name] = arrows, {m: np.asarray(STATISTICS[SLOPES[m]](_columns(draws, place))) for m in MEASURES}
+    return found, refused, f"{log.rollouts:,} rollouts of {log.problems:,} problems"
 
 
 def _columns(draws: Floats, place: dict[str, int]) -> Callable[[str], Floats]:

@@ -75,6 +75,7 @@ def draw(study: Study, u: Uncertainty, path: Path, methods: Sequence[str] = tupl
     axes.text(0, 1.02, under, transform=axes.transAxes, fontsize=9.5, color="#444444")
     axes.set_xlabel("mean tokens per response", fontsize=11)
     axes.set_ylabel("accuracy", fontsize=11)
+    axes.set(xlim=(0, 1.08 * tokens.max()), ylim=(-0.02, 1.02))
     axes.grid(color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

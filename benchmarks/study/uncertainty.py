@@ -24,6 +24,8 @@ from benchmarks.study.runs import Floats, Measured, Study
 from rewards.errors import TautError
 
 MEASURES = ("accuracy", "tokens")
+SETTLED = 2.0  # tokens from the median over configurations
+ENOUGH = 8  # configurations with two seeds, of each kind, without which what a seed moves is not told
 LEAST = 1e-12  # a variance that is as good as none
 
 
@@ -79,13 +81,12 @@ def two_way(values: Floats) -> tuple[float, float]:
 @dataclass(frozen=True, eq=False)
 class Uncertainty:
     """Draws of every configuration's (accuracy, tokens), joint over problems. draws {name: (R, 2)}; mean {name: (2,)}; seed_sd
-    {name: (2,)}: what a training seed moves by itself; freedom (2,): of Student's t; prior (2,): the seed_sd that all share."""
+    {name: (2,)}: what a training seed moves by itself; freedom {name: (2,)}: of its Student's t."""
 
     mean: dict[str, Floats]
     draws: dict[str, Floats]
     seed_sd: dict[str, Floats]
-    freedom: Floats
-    prior: Floats
+    freedom: dict[str, Floats]
 
     def estimate(self, value: float, draws: Floats) -> Estimate:
         """A number with the interval of its draws."""
@@ -120,33 +121,44 @@ def _only(c: Measured, problems: Any) -> Measured:
 def measure_these(configurations: Sequence[Measured], resamples: int, seed: int) -> Uncertainty:
     """As `measure`; the base model, which nothing trained, has no variance of seeds."""
     trained = [c for c in configurations if c.kind != "base"]
-    freedom = np.array([float(len(c.seeds) - 1) for c in trained])
-    if (freedom > 0).sum() < 2:
-        raise TautError(
-            "fewer than two configurations have two seeds; what a seed moves cannot be told: let the sweep go on"
-        )
-    extra: dict[str, list[float]] = {c.name: [] for c in configurations}
-    freedoms, priors = [], []
-    for name in MEASURES:
-        parts = [two_way(getattr(c, name)) for c in trained]
-        total = np.nan_to_num(np.array([p[0] for p in parts]))
-        sampling = np.array([p[1] for p in parts])
-        moderated = moderate(total, freedom)
-        usual = float(np.nanmean(sampling))
-        for c, variance, explained in zip(trained, moderated.each, sampling, strict=True):
-            extra[c.name].append(max(variance - (usual if math.isnan(explained) else explained), 0.0))
-        freedoms.append(moderated.freedom + float(np.median(freedom)))
-        priors.append(math.sqrt(max(moderated.prior - usual, 0.0)))
+    tokens = np.array([float(c.tokens.mean()) for c in trained])
+    settled = np.abs(tokens - np.median(tokens)) <= SETTLED
+    variance = {c.name: np.zeros(2) for c in configurations}
+    freedom = {c.name: np.full(2, math.inf) for c in configurations}
+    for kind in (settled, ~settled):
+        some = [c for c, inside in zip(trained, kind, strict=True) if inside]
+        if not some:
+            continue
+        for i, name in enumerate(MEASURES):
+            for c, (of_seeds, degrees) in zip(some, _of_seeds(some, name), strict=True):
+                variance[c.name][i], freedom[c.name][i] = of_seeds, degrees
     rng = np.random.default_rng(seed)
-    mean, draws, seed_sd = {}, {}, {}
+    mean, draws = {}, {}
     for c in configurations:
         problems = np.stack([c.accuracy.mean(axis=0), c.tokens.mean(axis=0)], axis=1)
         mean[c.name] = problems.mean(axis=0)
-        sd = np.sqrt(np.array(extra[c.name] or [0.0, 0.0]))
-        seed_sd[c.name] = sd
-        noise = np.stack([_student(rng, resamples, f) for f in freedoms], axis=1)
-        draws[c.name] = resampled_means(problems, resamples, seed) + noise * sd / math.sqrt(len(c.seeds))
-    return Uncertainty(mean, draws, seed_sd, np.array(freedoms), np.array(priors))
+        noise = np.stack([_student(rng, resamples, f) for f in freedom[c.name]], axis=1)
+        moved = resampled_means(problems, resamples, seed) + noise * np.sqrt(variance[c.name] / len(c.seeds))
+        draws[c.name] = np.clip(moved, 0, [1, np.inf])
+    return Uncertainty(mean, draws, {name: np.sqrt(v) for name, v in variance.items()}, freedom)
+
+
+def _of_seeds(configurations: Sequence[Measured], measure: str) -> list[tuple[float, float]]:
+    """(variance of a seed beyond what sampling explains, its degrees of freedom) of each. Raises TautError without enough seeds."""
+    degrees = np.array([float(len(c.seeds) - 1) for c in configurations])
+    if (degrees > 0).sum() < min(ENOUGH, len(configurations)):
+        had = f"{(degrees > 0).sum()} of {len(configurations)} configurations of one kind have two seeds"
+        raise TautError(f"{had}; {ENOUGH} are needed to tell what a seed moves: let the sweep go on")
+    if len(configurations) == 1:
+        total, sampling = two_way(getattr(configurations[0], measure))
+        return [(max(total - sampling, 0.0), degrees[0])]
+    parts = [two_way(getattr(c, measure)) for c in configurations]
+    moderated = moderate(np.nan_to_num(np.array([p[0] for p in parts])), degrees)
+    usual = float(np.nanmean([p[1] for p in parts]))
+    return [
+        (max(variance - (usual if math.isnan(sampling) else sampling), 0.0), moderated.freedom + d)
+        for variance, (_, sampling), d in zip(moderated.each, parts, degrees, strict=True)
+    ]
 
 
 def _student(rng: np.random.Generator, size: int, freedom: float) -> Floats:
@@ -188,8 +200,8 @@ def noise(study: Study, uncertainty: Uncertainty, names: Sequence[str], measure:
         for b in range(a):
             spread = float((values[a].mean(axis=0) - values[b].mean(axis=0)).var(ddof=1))
             systematic.append(max(spread - residual * (1 / len(values[a]) + 1 / len(values[b])), 0.0))
-    seed = float(np.median([uncertainty.seed_sd[n][i] for n in names]))
-    return Noise(seed, math.sqrt(float(np.median(systematic))), math.sqrt(residual), float(uncertainty.freedom[i]))
+    seed, freedom = (float(np.median([of[n][i] for n in names])) for of in (uncertainty.seed_sd, uncertainty.freedom))
+    return Noise(seed, math.sqrt(float(np.median(systematic))), math.sqrt(residual), freedom)
 
 
 def text(e: Estimate, digits: int = 3, sign: bool = False) -> str:
