@@ -106,8 +106,8 @@ def report(
         by_reason: dict[str, list[str]] = {}
         for name, why in refused.items():
             by_reason.setdefault(why.rpartition(f"{name!r}: ")[2].partition(";")[0], []).append(name)
-        lines = [f"- {', '.join(names)}: {why}" for why, names in by_reason.items()]
-        parts.append("Without an arrow:\n\n" + "\n".join(lines))
+        reasons = [f"- {', '.join(names)}: {why}" for why, names in by_reason.items()]
+        parts.append("Without an arrow:\n\n" + "\n".join(reasons))
     place = {
         m: (ranks(np.array([r.predicted[m] for r in rows])), ranks(np.array([r.trained[m].mean() for r in rows])))
         for m in MEASURES
