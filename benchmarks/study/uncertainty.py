@@ -26,6 +26,7 @@ from rewards.errors import TautError
 MEASURES = ("accuracy", "tokens")
 SETTLED = 2.0  # tokens from the median over configurations
 ENOUGH = 8  # configurations with two seeds, of each kind, without which what a seed moves is not told
+LEAST_FREEDOM = 4.0  # of a prior: one that says less would leave a configuration with two seeds without any interval
 LEAST = 1e-12  # a variance that is as good as none
 
 
@@ -40,8 +41,12 @@ class Moderated:
 
 
 def moderate(variances: Floats, freedom: Floats) -> Moderated:
-    """Draw variances (C,), each with its degrees of freedom (C,), towards what they have in common. Those without a degree of
-    freedom get the prior. Raises ValueError for fewer than two that have one."""
+    """Draw variances (C,), each with its degrees of freedom (C,), towards what they have in common; those without a degree of
+    freedom get the prior.
+
+    Where they differ so much that the prior would have less than LEAST_FREEDOM, it is held there, and is their mean, which the
+    largest decide: too wide for most. Raises ValueError for fewer than two with a degree of freedom.
+    """
     known = freedom > 0
     if known.sum() < 2:
         raise ValueError("moderate: at least two configurations need two seeds or more")
@@ -52,6 +57,8 @@ def moderate(variances: Floats, freedom: Floats) -> Moderated:
         return Moderated(float(np.exp(log.mean())), math.inf, np.full(len(variances), np.exp(log.mean())))
     d0 = 2 * _trigamma_inverse(excess)
     prior = float(np.exp(log.mean() + polygamma(0, d0 / 2) - np.log(d0 / 2)))
+    if d0 < LEAST_FREEDOM:
+        d0, prior = LEAST_FREEDOM, float(np.average(variances[known], weights=d))
     own = np.where(known, variances, 0.0)
     return Moderated(prior, d0, (d0 * prior + freedom * own) / (d0 + freedom))
 
@@ -180,12 +187,17 @@ class Noise:
 
     def error(self, seeds: int, problems: int) -> float:
         """Standard error of the difference of two configurations with so many seeds each, one sample a problem and seed."""
-        over_problems = (self.problem**2 + 2 * self.sample**2 / seeds) / problems
-        return math.sqrt(2 * self.seed**2 / seeds + over_problems)
+        return math.sqrt(sum(self._variances(seeds, problems)))
+
+    def _variances(self, seeds: int, problems: int) -> tuple[float, float]:
+        """(from seeds, from problems and samples)"""
+        return 2 * self.seed**2 / seeds, (self.problem**2 + 2 * self.sample**2 / seeds) / problems
 
     def detectable(self, seeds: int, problems: int, power: float = 0.9) -> float:
-        """The true difference that a two-sided test at CONFIDENCE finds in `power` of all studies."""
-        freedom = min(self.freedom, 1e9)
+        """The true difference that a two-sided test at CONFIDENCE finds in `power` of all studies (degrees of freedom: Welch and
+        Satterthwaite's)."""
+        of_seeds, others = self._variances(seeds, problems)
+        freedom = (of_seeds + others) ** 2 / (of_seeds**2 / min(self.freedom, 1e9) + others**2 / problems)
         return self.error(seeds, problems) * sum(float(student.ppf(p, freedom)) for p in ((1 + CONFIDENCE) / 2, power))
 
 
