@@ -12,7 +12,7 @@ from benchmarks.intervals import Estimate
 from benchmarks.study import warning
 from benchmarks.study.claims import better, claims, equal
 from benchmarks.study.curves import curves
-from benchmarks.study.figure import front_band
+from benchmarks.study.figure import front
 from benchmarks.study.long import fall
 from benchmarks.study.report import best_linear, report
 from benchmarks.study.runs import Measured, Study, load
@@ -163,11 +163,26 @@ def test_a_fall_is_seen_where_it_is() -> None:
     assert fall(np.full(30, 0.9)) is None
 
 
-def test_the_band_of_the_front_rises_with_tokens() -> None:
-    draws = np.array([[[0.5, 10.0], [0.9, 20.0], [0.7, 30.0]]] * 4)
-    low, middle, high = front_band(draws, np.array([5.0, 15.0, 25.0, 35.0]))
-    assert np.isnan(middle[0]) and middle[1:].tolist() == [0.5, 0.9, 0.9]
-    assert np.array_equal(low[1:], high[1:])
+def test_the_front_rises_from_fewest_tokens_to_most() -> None:
+    study = small()
+    u = measure(study, 200)
+    best = front(study, u)
+    means = np.array([u.mean[n] for n in best])
+    assert np.all(np.diff(means[:, 0]) > 0) and np.all(np.diff(means[:, 1]) > 0)
+    assert best[0] in ("linear-4", "az-0.8", "std-linear-4", "std-linear-0.1")
+
+
+def test_seeds_that_lose_tokens_and_accuracy_together_are_drawn_so() -> None:
+    rng = np.random.default_rng(5)
+    study = []
+    for i in range(10):
+        shift = rng.normal(size=(3, 1))
+        c = made(rng, f"c{i}", 0.8)
+        accuracy = (rng.random(c.accuracy.shape) < 0.8 + 0.05 * shift).astype(np.float64)
+        study.append(Measured(c.name, c.kind, c.seeds, accuracy, c.tokens + 0.5 * shift))
+    u = measure_these(study, 2000, 0)
+    drawn = u.draws["c0"] - u.mean["c0"]
+    assert float(np.corrcoef(drawn.T)[0, 1]) > 0.5
 
 
 def test_noise_is_measured_among_those_named() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.study.runs import Floats, Study
+from benchmarks.metrics import dominated
+from benchmarks.study.runs import Study
 from benchmarks.study.uncertainty import Uncertainty
 
 SHOWN = {
@@ -22,18 +23,12 @@ SHOWN = {
 }
 
 
-def front_band(draws: Floats, grid: Floats) -> tuple[Floats, Floats, Floats]:
-    """(low, median, high) over draws (R, C, 2) of the best accuracy at most grid (G,) tokens buy; NaN where nothing is so cheap."""
-    best = np.full((len(draws), len(grid)), np.nan)
-    for r, points in enumerate(draws):
-        order = np.argsort(points[:, 1])
-        top = np.maximum.accumulate(points[order, 0])
-        at = np.searchsorted(points[order, 1], grid, side="right") - 1
-        best[r] = np.where(at >= 0, top[np.maximum(at, 0)], np.nan)
-    shown = np.isfinite(best).mean(axis=0) > 0.5
-    found = np.full((3, len(grid)), np.nan)
-    found[:, shown] = np.nanquantile(best[:, shown], [0.025, 0.5, 0.975], axis=0)
-    return found[0], found[1], found[2]
+def front(study: Study, u: Uncertainty) -> list[str]:
+    """The trained configurations that no other dominates by its mean, from fewest tokens to most."""
+    names = [c.name for c in study.trained]
+    means = np.array([u.mean[n] for n in names])
+    kept = [n for n, lost in zip(names, dominated(means[:, 0], means[:, 1]), strict=True) if not lost]
+    return sorted(kept, key=lambda n: float(u.mean[n][1]))
 
 
 def draw(study: Study, u: Uncertainty, path: Path, methods: Sequence[str] = tuple(SHOWN)) -> None:
@@ -46,10 +41,15 @@ def draw(study: Study, u: Uncertainty, path: Path, methods: Sequence[str] = tupl
     axes: Any = figure.add_subplot()
     trained = [c.name for c in study.trained]
     tokens = np.array([u.mean[n][1] for n in study.configurations])
-    grid = np.linspace(tokens.min(), tokens.max() * 1.05, 400)
-    low, middle, high = front_band(np.stack([u.draws[n] for n in trained], axis=1), grid)
-    axes.fill_between(grid, low, high, color="#0072B2", alpha=0.12, linewidth=0)
-    axes.plot(grid, middle, color="#0072B2", alpha=0.5, linewidth=1.4, label="best of all, 95 % band")
+    right = 1.08 * float(tokens.max())
+    best = front(study, u)
+    x = [float(u.mean[n][1]) for n in best] + [right]
+    of = [u.of(n, "accuracy") for n in [*best, best[-1]]]
+    low, high = [e.low for e in of], [e.high for e in of]
+    axes.fill_between(x, low, high, step="post", color="#0072B2", alpha=0.12, linewidth=0)
+    axes.step(
+        x, [e.value for e in of], where="post", color="#0072B2", alpha=0.6, linewidth=1.6, label="front, 95 % band"
+    )
     rest = [n for n in trained if study.configurations[n].method not in methods and n != "plain"]
     axes.plot(
         *np.array([u.mean[n][::-1] for n in rest]).T, "o", color="#999999", markersize=4, alpha=0.7, label="other configurations"
@@ -75,7 +75,7 @@ def draw(study: Study, u: Uncertainty, path: Path, methods: Sequence[str] = tupl
     axes.text(0, 1.02, under, transform=axes.transAxes, fontsize=9.5, color="#444444")
     axes.set_xlabel("mean tokens per response", fontsize=11)
     axes.set_ylabel("accuracy", fontsize=11)
-    axes.set(xlim=(0, 1.08 * tokens.max()), ylim=(-0.02, 1.02))
+    axes.set(xlim=(0, right), ylim=(-0.02, 1.02))
     axes.grid(color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -132,10 +132,12 @@ def measure_these(configurations: Sequence[Measured], resamples: int, seed: int)
     settled = np.abs(tokens - np.median(tokens)) <= SETTLED
     variance = {c.name: np.zeros(2) for c in configurations}
     freedom = {c.name: np.full(2, math.inf) for c in configurations}
+    together = {c.name: 0.0 for c in configurations}
     for kind in (settled, ~settled):
         some = [c for c, inside in zip(trained, kind, strict=True) if inside]
         if not some:
             continue
+        together |= dict.fromkeys([c.name for c in some], _correlation(some))
         for i, name in enumerate(MEASURES):
             for c, (of_seeds, degrees) in zip(some, _of_seeds(some, name), strict=True):
                 variance[c.name][i], freedom[c.name][i] = of_seeds, degrees
@@ -145,9 +147,24 @@ def measure_these(configurations: Sequence[Measured], resamples: int, seed: int)
         problems = np.stack([c.accuracy.mean(axis=0), c.tokens.mean(axis=0)], axis=1)
         mean[c.name] = problems.mean(axis=0)
         noise = np.stack([_student(rng, resamples, f) for f in freedom[c.name]], axis=1)
+        rho = together[c.name]
+        noise[:, 1] = rho * noise[:, 0] + math.sqrt(1 - rho**2) * noise[:, 1]
         moved = resampled_means(problems, resamples, seed) + noise * np.sqrt(variance[c.name] / len(c.seeds))
         draws[c.name] = np.clip(moved, 0, [1, np.inf])
     return Uncertainty(mean, draws, {name: np.sqrt(v) for name, v in variance.items()}, freedom)
+
+
+def _correlation(configurations: Sequence[Measured]) -> float:
+    """Of accuracy and tokens between the seeds of a configuration, over all that have several: a seed with fewer tokens is often
+    less accurate, too."""
+    away = [
+        np.stack([m.mean(axis=1) - m.mean() for m in (c.accuracy, c.tokens)], axis=1)
+        for c in configurations
+        if len(c.seeds) > 1
+    ]
+    a, t = np.concatenate(away).T if away else np.zeros((2, 1))
+    scale = math.sqrt(float((a**2).sum() * (t**2).sum()))
+    return float((a * t).sum()) / scale if scale else 0.0
 
 
 def _of_seeds(configurations: Sequence[Measured], measure: str) -> list[tuple[float, float]]:
