@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         sweep, _ = load_sweep(name)
         runs = plan(sweep, Path(folder))
-        answers, steps, lacking = gather(runs, given.machine, f"taut sweep {name} --out {folder}")
+        answers, steps, lacking = gather(runs, given.machine, f"taut sweep {name}")
     except TautError as error:
         print(f"benchmarks.study.gather: {error}", file=sys.stderr)
         return 2
