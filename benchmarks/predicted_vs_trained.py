@@ -82,8 +82,9 @@ def correlate(rows: Sequence[Row], measure: str, resamples: int, seed: int) -> d
         drawn_t[:, c] = np.take_along_axis(r.trained_draws[measure][: len(drawn_t)], picked, axis=1).mean(axis=1)
     which = rng.integers(0, len(rows), drawn_p.shape)
     over = spearman(np.take_along_axis(drawn_p, which, axis=1), np.take_along_axis(drawn_t, which, axis=1))
-    common = min(len(r.trained[measure]) for r in rows)
-    by_seed = np.array([r.trained[measure][:common] for r in rows])  # (C, S)
+    several = [r.trained[measure] for r in rows if len(r.trained[measure]) > 1]
+    common = min((len(v) for v in several), default=0)
+    by_seed = np.array([v[:common] for v in several]).reshape(len(several), common)  # (C, S)
     pairs = [spearman(by_seed[:, i], by_seed[:, j]) for i, j in itertools.combinations(range(by_seed.shape[1]), 2)]
     return {
         "value": float(spearman(predicted, trained)),
