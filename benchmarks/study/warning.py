@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks.study.runs import Floats, Study
 from benchmarks.tables import table
+from trainers.config import AlarmConfig
 
 LOST, FALL, FALSE, WINDOW = 0.05, 0.1, 0.05, 3
 Series = Callable[[dict[str, Floats]], Floats]
@@ -44,7 +45,7 @@ QUANTITIES: dict[str, Series] = {
     "entropy, of the start": _relative("entropy"),
     "gradient norm, of the start": _relative("grad_norm"),
     "gradient norm": _logged("grad_norm"),
-    "mean |advantage|": _logged("advantage_abs"),
+    "mean absolute advantage": _logged("advantage_abs"),
     "groups with equal verdicts": _logged("zero_signal"),
     "correct answers pushed down": _logged("correct_pushed_down"),
     "wrong answers pushed up": _logged("wrong_pushed_up"),
@@ -66,9 +67,13 @@ it without the configuration on which it is counted.
 
 {quantities}
 
-## The trainer's alarms in these runs
+## The trainer's alarms, as they were set when the runs were made
 
-{own}"""
+{own}
+
+## And as they are set now, over three steps, on the same runs
+
+{now}"""
 
 
 @dataclass(frozen=True)
@@ -201,6 +206,20 @@ def of_the_trainer(runs: Sequence[Run]) -> list[Alarm]:
     return out
 
 
+def as_set_now(runs: Sequence[Run]) -> list[Alarm]:
+    """The trainer's alarms on lengths and signs with their thresholds of now, on the same runs."""
+    now = AlarmConfig()
+    out = []
+    for kind, quantity, threshold, below in (
+        ("length collapse", "tokens, of the start", now.collapse, True),
+        ("length explosion", "tokens, of the start", now.explosion, False),
+        ("wrong answers pushed up", "wrong answers pushed up", now.wrong_up, False),
+    ):
+        fired = [first_past(smooth(QUANTITIES[quantity](run.steps)), threshold, below) for run in runs]
+        out.append(count(f"{kind}, {'below' if below else 'above'} {threshold:g}", "as set now", runs, fired))
+    return out
+
+
 def _row(a: Alarm) -> list[str]:
     lead = f"{np.median(a.leads):.0f} ({a.leads[0]} to {a.leads[-1]})" if a.leads else ""
     return [f"{a.early} of {a.collapsed}", str(a.late), lead, f"{a.false} of {a.others}"]
@@ -221,9 +240,10 @@ def report(study: Study) -> str:
             rows.append([own.quantity, own.rule, *_row(own), cells[0], cells[2], cells[3]])
     own_rows = [["alarm", "early", "too late", "steps ahead: median (range)", "false"]]
     own_rows += [[a.quantity, *_row(a)] for a in of_the_trainer(runs)]
+    now_rows = [own_rows[0], *([a.quantity, *_row(a)] for a in as_set_now(runs))]
     names = dict.fromkeys(r.configuration for r in collapsed)
     fell = f"{np.median(seen):.0f} ({min(seen)} to {max(seen)})" if seen else "never"
     return PAGE.format(
         runs=len(runs), collapsed=len(collapsed), lost=LOST, names=", ".join(names), seen=len(seen), fall=FALL, fell=fell,
-        false=FALSE, quantities=table(rows), own=table(own_rows) if len(own_rows) > 1 else "None came.",
+        false=FALSE, quantities=table(rows), own=table(own_rows) if len(own_rows) > 1 else "None came.", now=table(now_rows),
     )  # fmt: skip
