@@ -46,13 +46,14 @@ class Estimate:
     def interval(self) -> tuple[float, float]:
         return (self.low, self.high)
 
-    def text(self, digits: int = 3) -> str:
-        """`0.713 [0.690, 0.735]`, or `n/a (reason)`."""
+    def text(self, digits: int = 3, sign: bool = False) -> str:
+        """`0.713 [0.690, 0.735]`, with `sign` `+0.713 [+0.690, +0.735]`, or `n/a (reason)`."""
+        form = f"{'+' if sign else ''}.{digits}f"
         if math.isnan(self.value):
             return f"n/a ({self.reason})" if self.reason else "n/a"
         if math.isnan(self.low):
-            return f"{self.value:.{digits}f} [n/a]"
-        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+            return f"{self.value:{form}} [n/a]"
+        return f"{self.value:{form}} [{self.low:{form}}, {self.high:{form}}]"
 
 
 @lru_cache(maxsize=4)

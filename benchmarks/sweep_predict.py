@@ -88,6 +88,7 @@ class Log:
             raise TautError(f"{path}: no problem has two rollouts with a verdict; log several samples a problem")
         self.problems = len(codes)
         self.rollouts = sum(len(step.batch) for _, step, _ in self.steps)
+        self.longest = max(int(step.batch.length.max(initial=0)) for _, step, _ in self.steps)  # response, tokens
         self.notes = foreign.notes
 
     def replayed(self, configuration: Configuration) -> Replayer:
@@ -115,11 +116,6 @@ class Log:
 
         accuracy, tokens, score = (float(STATISTICS[n](total)) for n in ("slope_accuracy", "slope_tokens", "score"))
         return Prediction(accuracy, tokens, score)
-
-    @property
-    def longest(self) -> int:
-        """The length of the longest response in the log, tokens."""
-        return max(int(step.batch.length.max(initial=0)) for _, step, _ in self.steps)
 
     def predict_run(self, name: str, config: TrainConfig) -> Prediction:
         """As `predict`, of a training run; without prediction where what makes it different is not in its reward or advantage."""

@@ -23,9 +23,7 @@ from trainers.config import AlarmConfig
 
 BegunAudit = list[tuple[Case, Future[Reply]]]
 START_STEPS = 3  # the alarms on length compare with the mean of the first so many steps
-RECENT_STEPS = (
-    3  # what they compare, and the alarms on signs and signal, is a mean over so many: one step is too few to tell
-)
+RECENT_STEPS = 3  # what they compare is a mean over so many, as for signs and signal: one step is too few to tell
 
 
 def _mean(x: Any) -> float | None:

@@ -41,12 +41,6 @@ def volume(study: Study, u: Uncertainty, method: str) -> tuple[float, Floats]:
     return float(hypervolume(mean[:, 0], mean[:, 1], base)), drawn
 
 
-def more_volume(study: Study, u: Uncertainty, first: str, second: str) -> Estimate:
-    """The first method's hypervolume minus the second's."""
-    (a, x), (b, y) = volume(study, u, first), volume(study, u, second)
-    return u.estimate(a - b, x - y)
-
-
 def most_accurate(study: Study, u: Uncertainty, method: str) -> str:
     """The name of its most accurate strength."""
     return max((c.name for c in study.of(method)), key=lambda n: float(u.mean[n][0]))
@@ -54,17 +48,14 @@ def most_accurate(study: Study, u: Uncertainty, method: str) -> str:
 
 def curves(study: Study, u: Uncertainty) -> list[Curve]:
     """Each method with at least two strengths, the largest hypervolume first."""
-    methods = [m for m in dict.fromkeys(c.method for c in study.trained) if len(study.of(m)) > 1]
-    found = [
-        Curve(
-            m,
-            len(strengths(study, m)),
-            u.estimate(*volume(study, u, m)),
-            more_volume(study, u, m, LINEAR),
-            most_accurate(study, u, m),
-        )
-        for m in methods
-    ]
+    linear, linear_draws = volume(study, u, LINEAR)
+    found = []
+    for m in dict.fromkeys(c.method for c in study.trained):
+        if len(study.of(m)) > 1:
+            value, draws = volume(study, u, m)
+            against = u.estimate(value - linear, draws - linear_draws)
+            points = len(strengths(study, m))
+            found.append(Curve(m, points, u.estimate(value, draws), against, most_accurate(study, u, m)))
     return sorted(found, key=lambda c: -c.volume.value)
 
 

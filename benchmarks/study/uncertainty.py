@@ -234,8 +234,5 @@ def noise(study: Study, uncertainty: Uncertainty, names: Sequence[str], measure:
 
 
 def text(e: Estimate, digits: int = 3, sign: bool = False) -> str:
-    """`+0.012 [+0.003, +0.021]`; nothing where there is no number."""
-    if math.isnan(e.value):
-        return ""
-    form = f"{{:{'+' if sign else ''}.{digits}f}}"
-    return f"{form.format(e.value)} [{form.format(e.low)}, {form.format(e.high)}]"
+    """As `Estimate.text`; nothing where there is no number."""
+    return "" if math.isnan(e.value) else e.text(digits, sign)

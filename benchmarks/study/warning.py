@@ -18,8 +18,10 @@ import numpy as np
 from benchmarks.study.runs import Floats, Study
 from benchmarks.tables import table
 from trainers.config import AlarmConfig
+from trainers.monitor import RECENT_STEPS
 
-LOST, FALL, FALSE, WINDOW = 0.05, 0.1, 0.05, 3
+LOST, FALL, FALSE = 0.05, 0.1, 0.05
+WINDOW = RECENT_STEPS  # as the trainer judges
 Series = Callable[[dict[str, Floats]], Floats]
 
 
