@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
-from benchmarks.predicted_vs_trained import KL, MEASURES, Row, correlate, ranks
+from benchmarks.predicted_ranks import MEASURES, Row, correlate, ranks
+from benchmarks.predicted_reach import EARLY, Reached, common_seeds, course, reached
 from benchmarks.statistics import RESAMPLES, SEED, Floats
-from benchmarks.sweep_predict import Prediction, choose, layers
+from benchmarks.sweep_predict import KL, choose, layers
 from benchmarks.tables import table
 
-TOKENS = 100.0  # what the base model needs for an answer, about
 MARKS = {"reward": "o", "own advantage": "s", "stateful": "^"}
 
 
@@ -32,14 +32,7 @@ class Survival:
 
 def survival(rows: Sequence[Row], keep: float = 0.5) -> Survival:
     """What `first: {keep: 0.5}` of a sweep would have kept, against what training says it should have."""
-    arrows = {r.name: Prediction(r.predicted["accuracy"], r.predicted["tokens"], _score(r.predicted)) for r in rows}
-    ends = {
-        r.name: Prediction(
-            float(m["accuracy"].mean()), float(m["tokens"].mean()), _score({k: v.mean() for k, v in m.items()})
-        )
-        for r in rows
-        for m in [r.trained]
-    }
+    arrows, ends = {r.name: r.arrow for r in rows}, {r.name: r.end for r in rows}
     kept, best = ({c.name for c in choose(of, [], keep) if c.trained} for of in (arrows, ends))
     layer = layers([ends[r.name].point for r in rows])
     front = [r.name for r, at in zip(rows, layer, strict=True) if at == 0]
@@ -47,12 +40,6 @@ def survival(rows: Sequence[Row], keep: float = 0.5) -> Survival:
         len(kept), len(rows), (len(kept & set(front)), len(front)), (len(kept & best), len(best)),
         tuple(n for n in front if n not in kept),
     )  # fmt: skip
-
-
-def _score(change: Mapping[str, Any]) -> float:
-    """Of equals on one front the better: tokens saved less five times the accuracy lost, plus three times what is gained."""
-    accuracy = float(change["accuracy"])
-    return -float(change["tokens"]) / TOKENS + (3 if accuracy >= 0 else 5) * accuracy
 
 
 def _pruned(rows: Sequence[Row]) -> str:
@@ -63,6 +50,60 @@ def _pruned(rows: Sequence[Row]) -> str:
         f"{s.front[1]} on the trained front {s.front[0]} are among them; of the best {s.best[1]} when trained, in the same order, "
         f"{s.best[0]} are (by chance {s.best[1] * s.kept / s.all:.0f}).{lost}"
     )
+
+
+_ORDER = (
+    "First interval: over the problems, seeds and steps of these configurations; `others`: over configurations too, as if these"
+    " were drawn from many. Seeds: the same correlation of two seeds, which a prediction can hardly pass."
+)
+_STEPS = (
+    "Rank correlation of the predicted slopes with the runs' own logs in these steps, over the {seeds} seed(s) that all"
+    " configurations have; seeds: of two seeds among themselves. Step 1 is the base model's."
+)
+
+
+def _kinds(rows: Sequence[Row], resamples: int) -> str:
+    """A row a kind of configuration: correlations in the first steps and at the end."""
+    groups = {"all": list(rows)}
+    groups |= {k: [r for r in rows if r.kind == k] for k in dict.fromkeys(r.kind for r in rows)}
+    groups["all but stateful"] = [r for r in rows if r.kind != "stateful"]
+    first, last = EARLY
+    early = bool(common_seeds(rows)) and course(rows, 1)[-1:] != [] and course(rows, 1)[-1].last >= last
+    heads = [f"{m}, steps {first} to {last}" for m in MEASURES] if early else []
+    lines = [
+        [
+            "configurations",
+            "number",
+            *heads,
+            *(f"{m}, at the end" for m in MEASURES),
+            *(f"{m}: seeds" for m in MEASURES),
+        ]
+    ]
+    for kind, some in groups.items():
+        if len(some) < 4 or (kind != "all" and len(some) == len(rows)):
+            continue
+        cells = []
+        if early:
+            at = reached(some, first, last, resamples)
+            cells = [_with(at.value[m], at.interval[m]) for m in MEASURES]
+        found = {m: correlate(some, m, resamples, SEED) for m in MEASURES}
+        cells += [f"{_with(f['value'], f['these'])}, others {_with(None, f['others'])}" for f in found.values()]
+        lines.append([kind, str(len(some)), *cells, *(f"{found[m]['seeds']:.2f}" for m in MEASURES)])
+    return table(lines)
+
+
+def _steps(reach: Sequence[Reached]) -> str:
+    """A row a window of steps."""
+    lines = [["steps", *MEASURES, *(f"{m}: seeds" for m in MEASURES)]]
+    for r in reach:
+        cells = [_with(r.value[m], r.interval[m]) for m in MEASURES]
+        lines.append([f"{r.first} to {r.last}", *cells, *(f"{r.seeds[m]:.2f}" for m in MEASURES)])
+    return table(lines)
+
+
+def _with(value: float | None, interval: tuple[float, float]) -> str:
+    told = f"[{interval[0]:.2f}, {interval[1]:.2f}]"
+    return told if value is None else f"{value:.2f} {told}"
 
 
 def report(
@@ -79,29 +120,10 @@ def report(
         f"Log: {about}. {len(rows)} configurations.",
         "![predicted against trained](predicted.png)",
     ]
-    shown = [
-        [
-            "configurations",
-            "number",
-            *(f"{m}: rank correlation" for m in MEASURES),
-            *(f"{m}: seeds among themselves" for m in MEASURES),
-        ]
-    ]
-    groups = {"all": list(rows)}
-    groups |= {k: [r for r in rows if r.kind == k] for k in dict.fromkeys(r.kind for r in rows)}
-    groups["all but stateful"] = [r for r in rows if r.kind != "stateful"]
-    for kind, some in groups.items():
-        if len(some) < 4 or (kind != "all" and len(some) == len(rows)):
-            continue
-        found = {m: correlate(some, m, resamples, SEED) for m in MEASURES}
-        cells = [
-            "{value:.2f} [{these[0]:.2f}, {these[1]:.2f}], other configurations [{others[0]:.2f}, {others[1]:.2f}]".format(
-                **found[m]
-            )
-            for m in MEASURES
-        ]
-        shown.append([kind, str(len(some)), *cells, *(f"{found[m]['seeds']:.2f}" for m in MEASURES)])
-    parts += [table(shown), _pruned(rows)]
+    parts += ["## In the first steps, and at the end", _kinds(rows, resamples), _ORDER]
+    if reach := course(rows, resamples):
+        parts += ["## How far an arrow reaches", _steps(reach), _STEPS.format(seeds=len(common_seeds(rows)))]
+    parts += ["## What pruning by arrows keeps", _pruned(rows)]
     if refused:
         by_reason: dict[str, list[str]] = {}
         for name, why in refused.items():
@@ -138,9 +160,14 @@ def draw(rows: Sequence[Row], labels: dict[str, str], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11.0, 5.0), dpi=150, layout="constrained")
+    reach = course(rows)
+    panels = 3 if reach else 2
+    figure = Figure(figsize=(5.5 * panels, 5.0), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, m in zip(figure.subplots(1, 2), MEASURES, strict=True):
+    axes_of = figure.subplots(1, panels)
+    if reach:
+        _draw_reach(axes_of[2], reach)
+    for axes, m in zip(axes_of, MEASURES, strict=False):
         for r in rows:
             y = r.trained[m]
             bar = [[y.mean() - y.min()], [y.max() - y.mean()]]
@@ -174,3 +201,19 @@ def draw(rows: Sequence[Row], labels: dict[str, str], path: Path) -> None:
         axes.set_ylabel("change after training")
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
+
+
+def _draw_reach(axes: Axes, reach: Sequence[Reached]) -> None:
+    """Rank correlation against the steps, with the intervals."""
+    for m, colour in zip(MEASURES, ("#D55E00", "#0072B2"), strict=True):
+        x = [(r.first + r.last) / 2 for r in reach]
+        low, high = zip(*(r.interval[m] for r in reach), strict=True)
+        axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(x, [r.value[m] for r in reach], color=colour, marker="o", markersize=4, label=m)
+    axes.axhline(0, color="#bbbbbb", linewidth=0.7)
+    axes.set_ylim(top=1)
+    axes.set_title("how far an arrow reaches", loc="left", fontsize=12, fontweight="bold")
+    axes.set_xlabel("training step")
+    axes.set_ylabel("rank correlation with the runs' logs")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)

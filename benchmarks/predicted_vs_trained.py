@@ -4,11 +4,15 @@
 
 A folder is what `python -m benchmarks.study.gather` made of the sweep file of its name, or of the one after `=`.
 
-LOG: rollouts of the base model on training problems, such as `taut eval samples=16` writes. Each run's reward and advantage
-are replayed on it; its slopes of accuracy and tokens are held against what its seeds changed on the held-out problems. The
-rank correlations (Spearman) have two 95 % intervals: over the problems of the log, the held-out problems and the seeds of these
-configurations; and over configurations too, as if they had been drawn from many, which few of them leave wide. As a measure
-of what any prediction could reach: the rank correlation between the changes of two seeds.
+LOG: rollouts of the base model on training problems: what `taut eval samples=8` writes, or a training run with `optim.lr=0`,
+whose log holds each problem several times (for rewards with a history) and the columns that its reward and advantage read. Groups
+should be as large as in training. Each run's reward and advantage are replayed on it; its slopes of accuracy and tokens are held
+against what training did: in its first steps and later ones, from the runs' own logs (`benchmarks.predicted_reach`), and at its
+end, on the held-out problems.
+
+The rank correlations (Spearman) have two 95 % intervals: over the problems of the log, those of training or evaluation, and the
+seeds of these configurations; and over configurations too, as if they had been drawn from many, which few of them leave wide. As
+a measure of what any prediction could reach: the rank correlation between two seeds.
 
 Out: report.md, predicted.csv and predicted.png in DIR (default: predicted).
 """
@@ -22,89 +26,37 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks.collect import PLAIN
+from benchmarks.metrics import aes
+from benchmarks.predicted_ranks import MEASURES, Row
+from benchmarks.predicted_report import draw, report
 from benchmarks.predicted_step import STATISTICS, SUMS, arrow
 from benchmarks.predicted_step import statistics as step_statistics
 from benchmarks.statistics import RESAMPLES, SEED, Floats, resampled_means, resampling_weights
 from benchmarks.study.runs import Study, load
 from benchmarks.sweep_plan import Planned, load_sweep, plan
-from benchmarks.sweep_predict import Log, untold, what_if
+from benchmarks.sweep_predict import KL, Log, Prediction, prediction, untold, what_if
 from rewards.errors import TautError
 from rollout.foreign import Foreign
 from trainers.config import TrainConfig
 
-KL = 0.02
-MEASURES = ("accuracy", "tokens")
 SLOPES = {"accuracy": "slope_accuracy", "tokens": "slope_tokens"}
 
 
 @dataclass(frozen=True)
-class Row:
-    """One configuration. predicted: the arrow at KL nats; trained: the mean change of its seeds (S,); draws of both (R,)."""
+class Predicted:
+    """What the log says of a configuration: arrows at KL nats, slopes on resampled problems, and what `first:` goes by."""
 
-    name: str
-    kind: str
-    predicted: dict[str, float]
-    trained: dict[str, Floats]
-    predicted_draws: dict[str, Floats]
-    trained_draws: dict[str, Floats]  # (R, S): each seed's change on resampled problems
+    arrows: dict[str, float]
+    draws: dict[str, Floats]
+    whole: Prediction
 
 
-def ranks(values: Floats) -> Floats:
-    """Ranks along the last axis, ties at their mean; 1 is the least."""
-    order = values.argsort(axis=-1).argsort(axis=-1) + 1.0
-    equal = values[..., :, None] == values[..., None, :]
-    return (equal * order[..., None, :]).sum(axis=-1) / equal.sum(axis=-1)
-
-
-def spearman(first: Floats, second: Floats) -> Floats:
-    """Rank correlations along the last axis; NaN where one side is constant."""
-    a, b = (ranks(np.asarray(x, dtype=np.float64)) for x in (first, second))
-    a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (a * b).sum(axis=-1) / np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1))
-
-
-def correlate(rows: Sequence[Row], measure: str, resamples: int, seed: int) -> dict[str, Any]:
-    """Spearman's correlation of predicted and trained change, its two intervals, and the seeds' own agreement."""
-    predicted = np.array([r.predicted[measure] for r in rows])
-    trained = np.array([r.trained[measure].mean() for r in rows])
-    rng = np.random.default_rng(seed)
-    drawn_p = np.stack([r.predicted_draws[measure] for r in rows], axis=1)[:resamples]
-    drawn_t = np.empty_like(drawn_p)
-    for c, r in enumerate(rows):
-        seeds = r.trained_draws[measure].shape[1]
-        picked = rng.integers(0, seeds, (len(drawn_t), seeds))
-        drawn_t[:, c] = np.take_along_axis(r.trained_draws[measure][: len(drawn_t)], picked, axis=1).mean(axis=1)
-    which = rng.integers(0, len(rows), drawn_p.shape)
-    over = spearman(np.take_along_axis(drawn_p, which, axis=1), np.take_along_axis(drawn_t, which, axis=1))
-    several = [r.trained[measure] for r in rows if len(r.trained[measure]) > 1]
-    common = min((len(v) for v in several), default=0)
-    by_seed = np.array([v[:common] for v in several]).reshape(len(several), common)  # (C, S)
-    pairs = [spearman(by_seed[:, i], by_seed[:, j]) for i, j in itertools.combinations(range(by_seed.shape[1]), 2)]
-    return {
-        "value": float(spearman(predicted, trained)),
-        "these": _interval(spearman(drawn_p, drawn_t)),
-        "others": _interval(over),
-        "seeds": float(np.mean(pairs)) if pairs else float("nan"),
-    }
-
-
-def _interval(draws: Floats) -> tuple[float, float]:
-    if np.isnan(draws).all():
-        return float("nan"), float("nan")
-    low, high = np.nanquantile(draws, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def predict(
-    planned: Sequence[Planned], path: Path, resamples: int
-) -> tuple[dict[str, tuple[dict[str, float], dict[str, Floats]]], dict[str, str], str]:
-    """({configuration: (arrows, draws)}, {configuration: why there is no arrow}, a line about the log)."""
+def predict(planned: Sequence[Planned], path: Path, resamples: int) -> tuple[dict[str, Predicted], dict[str, str], str]:
+    """({configuration: what the log says}, {configuration: why it says nothing}, a line about the log)."""
     configs = {run.configuration: run.config for run in planned if run.config is not None}
     log, place = Log(path, Foreign()), {name: i for i, name in enumerate(SUMS)}
     found, refused = {}, {}
@@ -123,7 +75,8 @@ def predict(
             continue
         sums = replayer.sums.table[replayer.sums.table[:, 0] > 0]
         draws = resampling_weights(len(sums), resamples, SEED) @ sums
-        found[name] = arrows, {m: np.asarray(STATISTICS[SLOPES[m]](_columns(draws, place))) for m in MEASURES}
+        drawn = {m: np.asarray(STATISTICS[SLOPES[m]](_columns(draws, place))) for m in MEASURES}
+        found[name] = Predicted(arrows, drawn, prediction(replayer))
     return found, refused, f"{log.rollouts:,} rollouts of {log.problems:,} problems"
 
 
@@ -152,12 +105,19 @@ def compare(
 ) -> tuple[list[Row], dict[str, str], str]:
     """A row a configuration that was trained and has an arrow; those without an arrow and why; a line about the log."""
     found, refused, about = predict(planned, log, resamples)
+    base = {m: float(np.nanmean(getattr(study.base, m))) for m in MEASURES}
     kinds = {run.configuration: kind_of(run.config) for run in planned if run.config is not None}
     rows = []
     for c in study.trained:
         if c.name in found:
             values, draws = changes(study, c.name, resamples)
-            rows.append(Row(c.name, kinds[c.name], found[c.name][0], values, found[c.name][1], draws))
+            told = found[c.name]
+            change = {m: float(values[m].mean()) for m in MEASURES}
+            ends = [base[m] + change[m] for m in MEASURES]
+            score = aes(ends[0], ends[1], base["accuracy"], base["tokens"], "o1-pruner")
+            end = Prediction(change["accuracy"], change["tokens"], float(score))
+            course = {m: {seed: study.steps[c.name, seed][m] for seed in c.seeds} for m in MEASURES}
+            rows.append(Row(c.name, kinds[c.name], told.arrows, values, told.draws, draws, told.whole, end, course))
     return rows, {name: why for name, why in refused.items() if name in study.configurations}, about
 
 
@@ -190,8 +150,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TautError as error:
         print(f"benchmarks.predicted_vs_trained: {error}", file=sys.stderr)
         return 2
-    from benchmarks.predicted_report import draw, report  # they need what is here
-
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     text = report(rows, about, labels, options.title, refused)

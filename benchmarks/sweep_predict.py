@@ -106,21 +106,25 @@ class Log:
 
     def predict(self, configuration: Configuration) -> Prediction:
         """Its slopes over the whole log, or why there are none."""
-        replayer = self.replayed(configuration)
-        if replayer.refused or replayer.sums is None:
-            return Prediction(why=replayer.refused or "the log has no verdicts")
-        totals = replayer.sums.table.sum(axis=0)
-
-        def total(name: str) -> float:
-            return totals[SUMS.index(name)]
-
-        accuracy, tokens, score = (float(STATISTICS[n](total)) for n in ("slope_accuracy", "slope_tokens", "score"))
-        return Prediction(accuracy, tokens, score)
+        return prediction(self.replayed(configuration))
 
     def predict_run(self, name: str, config: TrainConfig) -> Prediction:
         """As `predict`, of a training run; without prediction where what makes it different is not in its reward or advantage."""
         why = untold(config, self.longest)
         return Prediction(why=why) if why else self.predict(what_if(name, config))
+
+
+def prediction(replayer: Replayer) -> Prediction:
+    """The slopes of a configuration moved through a log, or why there are none."""
+    if replayer.refused or replayer.sums is None:
+        return Prediction(why=replayer.refused or "the log has no verdicts")
+    totals = replayer.sums.table.sum(axis=0)
+
+    def total(name: str) -> float:
+        return totals[SUMS.index(name)]
+
+    accuracy, tokens, score = (float(STATISTICS[n](total)) for n in ("slope_accuracy", "slope_tokens", "score"))
+    return Prediction(accuracy, tokens, score)
 
 
 def what_if(name: str, config: TrainConfig) -> Configuration:

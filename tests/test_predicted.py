@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from benchmarks.predicted_ranks import MEASURES, Row, correlate, ranks, spearman
+from benchmarks.predicted_reach import course, reached, windows
 from benchmarks.predicted_report import report, survival
-from benchmarks.predicted_vs_trained import MEASURES, Row, correlate, main, ranks, spearman
+from benchmarks.predicted_vs_trained import main
 from benchmarks.study.gather import main as gather
+from benchmarks.sweep_predict import Prediction
 from taut import main as taut
 
 TINY = ["rollout.engine=transformers", "evaluation.rollout.engine=transformers"]
@@ -36,9 +40,31 @@ def made(noise: float, configurations: int = 10, seeds: int = 3) -> list[Row]:
                 f"c{c}", "reward", {m: float(c) for m in MEASURES}, trained,
                 {m: c + 0.01 * rng.normal(size=200) for m in MEASURES},
                 {m: v + 0.01 * rng.normal(size=(200, seeds)) for m, v in trained.items()},
+                Prediction(c, c, c), Prediction(c, c, c), _course(c, seeds, rng),
             )
         )  # fmt: skip
     return rows
+
+
+def _course(c: int, seeds: int, rng: np.random.Generator) -> dict[str, dict[int, np.ndarray]]:
+    """Step 1 tells nothing, then all follow the prediction for eight steps, then none does."""
+    values = np.concatenate(
+        [np.zeros((seeds, 1)), c + 0.1 * rng.normal(size=(seeds, 8)), rng.normal(size=(seeds, 11))], axis=1
+    )
+    return {m: dict(enumerate(values)) for m in MEASURES}
+
+
+def test_an_arrow_reaches_as_far_as_it_is_true() -> None:
+    rows = made(0.0)
+    assert windows(20) == [(2, 5), (6, 9), (10, 13), (14, 17), (18, 20)] and windows(1) == [] and windows(3) == [(2, 3)]
+    at = course(rows, 200)
+    assert [r.value["tokens"] > 0.95 for r in at] == [True, True, False, False, False]
+    assert all(r.interval["tokens"][0] <= r.value["tokens"] <= r.interval["tokens"][1] for r in at)
+    assert at[0].seeds["tokens"] > 0.95 > at[3].seeds["tokens"]
+    rows[0].course["tokens"].clear()
+    assert course(rows, 200) == []
+    with pytest.raises(ValueError, match="no seed in common"):
+        reached(rows, 2, 5)
 
 
 def test_intervals_are_wider_over_other_configurations_and_noise_costs() -> None:
@@ -52,10 +78,7 @@ def test_pruning_keeps_the_best_where_arrows_are_true() -> None:
     """Accuracy and tokens rise together here, so that all are on the front, and order alone decides."""
     true = survival(made(0.0))
     assert (true.kept, true.all) == (5, 10) and true.best == (5, 5)
-    turned = [
-        Row(r.name, r.kind, {m: -v for m, v in r.predicted.items()}, r.trained, r.predicted_draws, r.trained_draws)
-        for r in made(0.0)
-    ]
+    turned = [replace(r, arrow=Prediction(-r.arrow.accuracy, -r.arrow.tokens, -r.arrow.score)) for r in made(0.0)]
     assert survival(turned).best[0] < 5
 
 

@@ -56,7 +56,7 @@ def gather(runs: Sequence[Planned], machine: str, command: str) -> tuple[pa.Tabl
         "machine": machine,
         "command": command,
         "packages": kept,
-        "code": {stage: {code: len(names) for code, names in by.items()} for stage, by in made.items()},
+        "code": {stage: {code: sorted(names) for code, names in by.items()} for stage, by in made.items()},
     }
     meta = {b"taut": json.dumps(about).encode()}
     tables = [pa.concat_tables(t).unify_dictionaries().replace_schema_metadata(meta) for t in (answers, steps)]
@@ -108,14 +108,11 @@ def _added(file: Path, new: pa.Table) -> pa.Table:
     mine = zip(old["configuration"].cast("string").to_pylist(), old["seed"].to_pylist(), strict=True)
     kept = old.filter(pa.array([key not in there for key in mine]))
     about, before = (json.loads(t.schema.metadata[b"taut"]) for t in (new, old))
-    if kept.num_rows:
-        about["code"] = {
-            stage: {
-                k: max(before["code"].get(stage, {}).get(k, 0), by.get(k, 0))
-                for k in {**before["code"].get(stage, {}), **by}
-            }
-            for stage, by in about["code"].items()
-        }
+    for stage, by in about["code"].items():
+        anew = {name for names in by.values() for name in names}
+        earlier = {code: set(names) - anew for code, names in before["code"].get(stage, {}).items()}
+        joint = {code: sorted(earlier.get(code, set()) | set(by.get(code, ()))) for code in {**earlier, **by}}
+        about["code"][stage] = {code: names for code, names in joint.items() if names}
     joined = pa.concat_tables([kept.cast(new.schema), new]).unify_dictionaries()
     return joined.replace_schema_metadata({b"taut": json.dumps(about).encode()})
 

@@ -172,7 +172,7 @@ def report(study: Study, u: Uncertainty) -> str:
     strengths, found = power(study, u)
     distinct, pairs = apart(study, u)
     made = [
-        f"- {stage}: " + ", ".join(f"{n} runs by code {code}" for code, n in by.items())
+        f"- {stage}: " + ", ".join(f"{len(names)} runs by code {code}" for code, names in by.items())
         for stage, by in about.get("code", {}).items()
     ]
     return PAGE.format(

@@ -1,0 +1,85 @@
+"""Rank correlations of what was predicted and what was trained, over configurations."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from benchmarks.statistics import Floats
+from benchmarks.sweep_predict import Prediction
+
+MEASURES = ("accuracy", "tokens")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration. predicted: the arrow at KL nats; trained: the mean change of its seeds (S,); draws of both (R,)."""
+
+    name: str
+    kind: str
+    predicted: dict[str, float]
+    trained: dict[str, Floats]
+    predicted_draws: dict[str, Floats]
+    trained_draws: dict[str, Floats]  # (R, S): each seed's change on resampled problems
+    arrow: Prediction  # what a sweep's `first:` would have gone by
+    end: Prediction  # the same of the trained changes
+    course: dict[str, dict[int, Floats]] = field(
+        default_factory=dict
+    )  # by measure and seed: the mean of each training step
+
+
+def ranks(values: Floats) -> Floats:
+    """Ranks along the last axis, ties at their mean; 1 is the least. NaN where a value is."""
+    order = values.argsort(axis=-1).argsort(axis=-1) + 1.0
+    equal = values[..., :, None] == values[..., None, :]
+    with np.errstate(invalid="ignore"):  # NaN is equal to nothing
+        return (equal * order[..., None, :]).sum(axis=-1) / equal.sum(axis=-1)
+
+
+def spearman(first: Floats, second: Floats) -> Floats:
+    """Rank correlations along the last axis; NaN where one side is constant."""
+    a, b = (ranks(np.asarray(x, dtype=np.float64)) for x in (first, second))
+    a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (a * b).sum(axis=-1) / np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1))
+
+
+def correlate(rows: Sequence[Row], measure: str, resamples: int, seed: int) -> dict[str, Any]:
+    """Spearman's correlation of predicted and trained change, its two intervals, and the seeds' own agreement."""
+    predicted = np.array([r.predicted[measure] for r in rows])
+    trained = np.array([r.trained[measure].mean() for r in rows])
+    rng = np.random.default_rng(seed)
+    drawn_p = np.stack([r.predicted_draws[measure] for r in rows], axis=1)[:resamples]
+    drawn_t = np.empty_like(drawn_p)
+    for c, r in enumerate(rows):
+        seeds = r.trained_draws[measure].shape[1]
+        picked = rng.integers(0, seeds, (len(drawn_t), seeds))
+        drawn_t[:, c] = np.take_along_axis(r.trained_draws[measure][: len(drawn_t)], picked, axis=1).mean(axis=1)
+    which = rng.integers(0, len(rows), drawn_p.shape)
+    over = spearman(np.take_along_axis(drawn_p, which, axis=1), np.take_along_axis(drawn_t, which, axis=1))
+    several = [r.trained[measure] for r in rows if len(r.trained[measure]) > 1]
+    common = min((len(v) for v in several), default=0)
+    by_seed = np.array([v[:common] for v in several]).reshape(len(several), common)
+    return {
+        "value": float(spearman(predicted, trained)),
+        "these": interval_of(spearman(drawn_p, drawn_t)),
+        "others": interval_of(over),
+        "seeds": seeds_agree(by_seed),
+    }
+
+
+def seeds_agree(by_seed: Floats) -> float:
+    """Mean rank correlation of two seeds (C, S), NaN with one."""
+    pairs = [spearman(by_seed[:, i], by_seed[:, j]) for i, j in itertools.combinations(range(by_seed.shape[1]), 2)]
+    return float(np.mean(pairs)) if pairs else float("nan")
+
+
+def interval_of(draws: Floats) -> tuple[float, float]:
+    if np.isnan(draws).all():
+        return float("nan"), float("nan")
+    low, high = np.nanquantile(draws, [0.025, 0.975])
+    return float(low), float(high)
