@@ -14,7 +14,8 @@ from benchmarks.study.claims import better, claims, equal
 from benchmarks.study.curves import curves
 from benchmarks.study.figure import front
 from benchmarks.study.long import fall
-from benchmarks.study.report import best_linear, report
+from benchmarks.study.reference import against_linear, hull
+from benchmarks.study.report import report
 from benchmarks.study.runs import Measured, Study, load
 from benchmarks.study.uncertainty import Noise, measure, measure_these, moderate, noise, two_way
 from rewards.errors import TautError
@@ -124,13 +125,30 @@ def test_the_pages_say_every_configuration_and_every_claim() -> None:
     u = measure(study, 200)
     page = report(study, u)
     assert all(f"| {c.name} " in page for c in study.trained)
-    assert best_linear(study, u, "plain").startswith("linear-") and best_linear(study, u, "linear-4") == ""
     found = claims(study, u)
     assert len({c.paper for c in found}) == len(found) >= 8
     by = {c.paper.split()[0]: c for c in found}
     assert by["GRPO-λ"].verdict == "confirmed"  # 0.9 against 0.6
     assert by["HAPO"].verdict in ("undecided", "refuted", "confirmed")
     assert {c.method for c in curves(study, u)} >= {"linear", "laser", "hapo"}
+
+
+def test_mixtures_of_linear_penalties_are_the_reference() -> None:
+    points = np.array([[0.6, 40.0], [0.9, 60.0], [0.95, 80.0], [0.7, 70.0]])  # the last is under the hull
+    at = np.array([38.0, 39.5, 40.0, 50.0, 60.0, 70.0, 80.0, 200.0])
+    found = [float(hull(points, t)) for t in at]
+    np.testing.assert_allclose(found, [np.nan, 0.6, 0.6, 0.75, 0.9, 0.925, 0.95, 0.95])
+    many = np.stack([points, points + np.array([0.01, 0])])
+    np.testing.assert_allclose(hull(many, np.array([50.0, 60.0])), [0.75, 0.91])
+    study = small()
+    u = measure(study, 200)
+    of = against_linear(study, u, "plain")
+    assert (
+        of is not None
+        and all(n.startswith("linear-") for n in of.between)
+        and of.value.low <= of.value.value <= of.value.high
+    )
+    assert against_linear(study, u, "linear-4") is None  # no other is as short
 
 
 def test_verdicts_follow_from_intervals() -> None:

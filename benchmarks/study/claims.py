@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 
 from benchmarks.intervals import Estimate
-from benchmarks.study.curves import LINEAR, most_accurate
+from benchmarks.study.curves import most_accurate
+from benchmarks.study.reference import LINEAR
 from benchmarks.study.report import PLAIN
 from benchmarks.study.runs import Floats, Study
 from benchmarks.study.uncertainty import Uncertainty, text

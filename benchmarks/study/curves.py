@@ -8,11 +8,10 @@ import numpy as np
 
 from benchmarks.intervals import Estimate
 from benchmarks.metrics import hypervolume
+from benchmarks.study.reference import LINEAR
 from benchmarks.study.runs import Floats, Measured, Study
 from benchmarks.study.uncertainty import Uncertainty, text
 from benchmarks.tables import table
-
-LINEAR = "linear"
 
 
 @dataclass(frozen=True)

@@ -129,11 +129,16 @@ def measure_these(configurations: Sequence[Measured], resamples: int, seed: int)
     """As `measure`; the base model, which nothing trained, has no variance of seeds."""
     trained = [c for c in configurations if c.kind != "base"]
     tokens = np.array([float(c.tokens.mean()) for c in trained])
-    settled = np.abs(tokens - np.median(tokens)) <= SETTLED
+    away = tokens - np.median(tokens)
+    kinds = (
+        away < -SETTLED,
+        np.abs(away) <= SETTLED,
+        away > SETTLED,
+    )  # short, settled and long ones scatter each in their own way
     variance = {c.name: np.zeros(2) for c in configurations}
     freedom = {c.name: np.full(2, math.inf) for c in configurations}
     together = {c.name: 0.0 for c in configurations}
-    for kind in (settled, ~settled):
+    for kind in kinds:
         some = [c for c, inside in zip(trained, kind, strict=True) if inside]
         if not some:
             continue
