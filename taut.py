@@ -33,8 +33,8 @@ def check_home() -> None:
 def train(arguments: list[str]) -> int:
     """train a model: [recipe=NAME] model=FOLDER data=FILE [key=value ...], or resume=RUN"""
     from rewards.errors import TautError
-    from trainers.config import load_config, to_yaml
     from trainers.run import Run
+    from trainers.settings import load_config, to_yaml
 
     dry = "--dry-run" in arguments
     rest = [a for a in arguments if a != "--dry-run"]

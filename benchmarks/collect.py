@@ -12,8 +12,8 @@ from typing import Any
 from benchmarks.statistics import Samples
 from rewards.errors import TautError
 from rollout.foreign import Foreign
-from trainers.config import read_yaml
 from trainers.run import flat
+from trainers.settings import read_yaml
 
 KINDS = {"base": "base model", "plain": "plain GRPO", "shaped": "shaped"}
 PLAIN = ("", "grpo", "dr_grpo", "rloo", "batch_std", "raw")

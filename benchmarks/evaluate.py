@@ -41,7 +41,8 @@ from rewards.progress import Progress
 from rollout.engine import EngineConfig
 from rollout.paths import locate
 from rollout.sampling import PLANS
-from trainers.config import PromptConfig, VerifierConfig, merge, parse_override, read_yaml, recipe, resolve, set_dotted
+from trainers.config import PromptConfig, VerifierConfig
+from trainers.settings import merge, parse_override, read_yaml, recipe, resolve, set_dotted
 
 FEWEST = 512  # calls of a first round between two saves, at least: enough to keep an engine busy
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from trainers.config import load_config
 from trainers.run import Run
+from trainers.settings import load_config
 
 LIMIT_S = 600.0  # of one life of a run
 MARK = "TAUT_FAULTS_RUN"  # in the environment of all that a run starts

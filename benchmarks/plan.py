@@ -29,7 +29,7 @@ from rewards.errors import TautError
 from rollout.engine import EngineConfig, choose_engine
 from rollout.paths import locate
 from rollout.schedule import Feed
-from trainers.config import parse_override, resolve, set_dotted
+from trainers.settings import parse_override, resolve, set_dotted
 
 MODES: tuple[Mode, ...] = ("sync", "overlap", "async")
 

@@ -21,7 +21,7 @@ from rollout.foreign import Foreign
 from rollout.foreign_logs import is_ours, read_log
 from rollout.paths import locate
 from rollout.types import Prompt
-from trainers.config import read_yaml
+from trainers.settings import read_yaml
 
 Group = tuple[int, list[int]]  # tokens of the prompt, of each response
 

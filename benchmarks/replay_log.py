@@ -19,7 +19,7 @@ from rewards.registry import dump
 from rollout.foreign import Foreign
 from rollout.log import LoggedStep
 from rollout.paths import locate
-from trainers.config import resolve
+from trainers.settings import resolve
 
 
 def progress_of(step: LoggedStep) -> Progress:

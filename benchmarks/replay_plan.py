@@ -16,7 +16,7 @@ from rewards.errors import TautError
 from rewards.registry import nearest
 from rewards.verifier.extract import Mode
 from trainers.advantages.base import AnyAdvantage
-from trainers.config import merge, parse_override, read_yaml, recipe, resolve, set_dotted
+from trainers.settings import merge, parse_override, read_yaml, recipe, resolve, set_dotted
 
 PIECES = ("reward", "advantage", "drop_zero_signal")
 AS_LOGGED = "as logged"

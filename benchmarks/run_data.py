@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.html.rollouts import Texts, problem_texts
 from rewards.errors import TautError
-from trainers.config import read_yaml
+from trainers.settings import read_yaml
 
 MATCHES = 3  # problems (or levels) that are shown side by side
 

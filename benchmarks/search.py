@@ -30,7 +30,8 @@ from benchmarks.tables import table
 from rewards.errors import TautError
 from rollout.foreign_logs import Foreign
 from rollout.paths import locate
-from trainers.config import TrainConfig, parse_override, set_dotted
+from trainers.config import TrainConfig
+from trainers.settings import parse_override, set_dotted
 
 OF_LOG = ("columns", "where", "tokenizer", "cap")
 

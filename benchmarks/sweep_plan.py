@@ -21,7 +21,8 @@ from benchmarks.sweep_predict import First
 from benchmarks.sweep_space import SearchConfig
 from rewards.errors import TautError
 from rewards.registry import nearest
-from trainers.config import TrainConfig, load_config, merge, parse_override, read_yaml, resolve, set_dotted
+from trainers.config import TrainConfig
+from trainers.settings import load_config, merge, parse_override, read_yaml, resolve, set_dotted
 
 Overrides = Sequence[tuple[list[str], Any]]
 SWEEPS = Path(__file__).parent / "sweeps"

@@ -26,7 +26,8 @@ from rewards.errors import TautError
 from rollout.foreign_logs import Foreign, read_log
 from rollout.log import LIST_OF, LoggedStep
 from rollout.paths import locate
-from trainers.config import TrainConfig, resolve, to_mapping
+from trainers.config import TrainConfig
+from trainers.settings import resolve, to_mapping
 
 KL = 0.02  # nats a response, of the arrows that are shown: as in `taut replay`
 

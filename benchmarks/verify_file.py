@@ -30,7 +30,8 @@ from rewards.batch import Verdict
 from rewards.errors import TautError
 from rewards.verifier import Judgement, Verifier
 from rollout.rows import as_text, missing, read_rows, short
-from trainers.config import VerifierConfig, parse_override, read_yaml, resolve, set_dotted
+from trainers.config import VerifierConfig
+from trainers.settings import parse_override, read_yaml, resolve, set_dotted
 
 NAMES = {  # the columns looked for, in this order, where none is named
     "gold": ("gold", "answer", "ground_truth", "target", "solution"),

@@ -9,7 +9,7 @@ import pytest
 from rewards import TautError
 from taut import main
 from trainers import catalogue, frameworks
-from trainers.config import recipes
+from trainers.settings import recipes
 
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
 

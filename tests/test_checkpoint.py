@@ -11,8 +11,8 @@ import pytest
 
 from rewards import TautError
 from trainers import checkpoint
-from trainers.config import load_config
 from trainers.run import Run
+from trainers.settings import load_config
 
 
 def fill(folder: Path) -> None:
@@ -105,7 +105,7 @@ def test_resume_drops_what_came_after_the_checkpoint(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         (run.path / f"rollouts/step-{step:06d}.parquet").parent.mkdir(exist_ok=True)
         (run.path / f"rollouts/step-{step:06d}.parquet").touch()
-    from trainers.config import to_mapping
+    from trainers.settings import to_mapping
 
     checkpoint.save(run.path, 2, {"step": 2, "config": to_mapping(run.config)}, fill, 2)
     run.close()
@@ -116,7 +116,7 @@ def test_resume_drops_what_came_after_the_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_changed_reward_is_refused_on_resume(tmp_path: Path) -> None:
-    from trainers.config import to_mapping
+    from trainers.settings import to_mapping
 
     run = run_folder(tmp_path, "reward=laser", "reward.target=60")
     checkpoint.save(run.path, 2, {"step": 2, "config": to_mapping(run.config)}, fill, 2)

@@ -16,8 +16,9 @@ from taut import main
 from tests.runs import SMALL
 from trainers import assemble
 from trainers.checks import ALWAYS, MEASURED, _places, inversion, reasons, refuse_without_think_end
-from trainers.config import TrainConfig, load_config, to_yaml
+from trainers.config import TrainConfig
 from trainers.objectives.clipped_token import ClippedToken
+from trainers.settings import load_config, to_yaml
 from trainers.update import MEASURED as BY_THE_PASS
 
 DRPO = "objective=drpo"

@@ -22,8 +22,8 @@ from rollout.engine import EngineConfig, make_engine
 from rollout.memory import parameters
 from tests import tiny
 from tests.runs import ray_head
-from trainers.config import load_config
 from trainers.learner import make_learner, start_of
+from trainers.settings import load_config
 
 ROOT = Path(__file__).parents[1]
 

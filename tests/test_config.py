@@ -12,7 +12,8 @@ import yaml
 from rewards import Laser, Sum, TautError
 from rollout.paths import locate
 from taut import main
-from trainers.config import TrainConfig, load_config, recipe, recipes, resolve, to_yaml
+from trainers.config import TrainConfig
+from trainers.settings import load_config, recipe, recipes, resolve, to_yaml
 
 
 def test_no_arguments_mean_the_embedded_benchmark() -> None:

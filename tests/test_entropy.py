@@ -14,9 +14,9 @@ from rewards import Verdict, build_reward
 from rollout.sampler import to_batch
 from rollout.types import Problem, Request, Rollout
 from tests.tiny import VOCABULARY, qwen3
-from trainers.config import load_config
 from trainers.optim import make_optimizer
 from trainers.policy import Policy
+from trainers.settings import load_config
 from trainers.update import PHASES, Updater, _phases
 
 OPEN, CLOSE, TEMPERATURE = 10, 11, 0.6

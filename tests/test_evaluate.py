@@ -16,7 +16,7 @@ from benchmarks.evaluation_report import extra_tables, level_table, report, writ
 from benchmarks.statistics import Samples
 from rewards.errors import TautError
 from rollout.paths import locate
-from trainers.config import recipe
+from trainers.settings import recipe
 
 EMBEDDED = recipe("overthinker")
 

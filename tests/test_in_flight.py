@@ -16,7 +16,7 @@ from rollout.sync import Canary, confirm, sync
 from rollout.types import Completion, Prompt
 from tests import tiny
 from tests.runs import rows
-from trainers.config import load_config
+from trainers.settings import load_config
 
 ENGINES = [
     "transformers",

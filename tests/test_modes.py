@@ -24,10 +24,10 @@ from taut import main
 from tests.runs import SMALL, assert_same_run, launch, ray_head, rows
 from trainers.assemble import progress_at
 from trainers.checks import reasons, uncorrected
-from trainers.config import load_config
 from trainers.fill import fill_requests
 from trainers.pending import read_pending, write_pending
 from trainers.pipeline import _parts, refuse_shared_vllm, staleness
+from trainers.settings import load_config
 
 PROBLEMS = [Problem("a", "1+1", "2"), Problem("b", "2+2", "4", level="hard")]
 OPTIONS = [*SMALL, "rollout.engine=transformers", "objective.importance=truncate"]

@@ -21,10 +21,10 @@ from rollout.paths import locate
 from rollout.sampler import to_batch
 from rollout.types import Problem, Request, Rollout
 from tests.test_objectives import run
-from trainers.config import load_config
 from trainers.objectives import OBJECTIVES, MiniBatch, Objective, build_objective
 from trainers.optim import make_optimizer
 from trainers.policy import Policy
+from trainers.settings import load_config
 from trainers.update import Scored, Updater
 
 MODES = ("think", "no_think", "long", "short", None)

@@ -24,7 +24,7 @@ from rollout.seeds import generator
 from rollout.types import Completion, Problem, Request, Rollout
 from tests.oracle import cases, close
 from trainers.assemble import progress_at
-from trainers.config import load_config, resolve, to_mapping
+from trainers.settings import load_config, resolve, to_mapping
 
 PROBLEMS = [Problem(f"p{i}", f"{i}+1", str(i + 1)) for i in range(5)]
 HALVES = [{"name": "no_think", "share": 0.5, "prefix": "</think>", "cap": 40}, {"name": "think", "share": 0.5}]

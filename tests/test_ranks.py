@@ -24,8 +24,8 @@ from rewards.progress import Progress
 from rollout.sampler import to_batch
 from rollout.types import Problem, Request, Rollout
 from tests.runs import SMALL, assert_same_run, rows
-from trainers.config import load_config
 from trainers.learner import LocalLearner, start_of
+from trainers.settings import load_config
 from trainers.share import Share, balance
 from trainers.update import Scored
 

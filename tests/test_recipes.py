@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from rollout.paths import locate
 from taut import main
 from tests.runs import assert_same_run, launch, rows
-from trainers.config import load_config, recipes
+from trainers.settings import load_config, recipes
 
 # The papers' numbers are for long answers; these make the same method bite on answers of 20 to 200 tokens.
 LASER_D = [

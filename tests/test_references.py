@@ -18,7 +18,7 @@ from rewards.errors import TautError
 from rollout.problems import Reference, add_reference, between, load_reference
 from rollout.types import Problem
 from trainers.assemble import assemble, digest, load_training
-from trainers.config import load_config, resolve, to_mapping
+from trainers.settings import load_config, resolve, to_mapping
 
 PROBLEMS = [Problem(name, "1+1", "2", extra={"topic": "sum"}) for name in "abc"]
 ENTRY = {"id": "a", "accuracy": 0.5, "length": 15.0, "samples": 2, "correct": 1}

@@ -16,8 +16,8 @@ from rollout.prompts import PromptTemplate, load_tokenizer, stop_ids
 from rollout.sampler import Sampler
 from rollout.types import Problem, Request
 from tests.runs import rows
-from trainers.config import load_config
 from trainers.policy import Policy
+from trainers.settings import load_config
 
 MODEL = locate("benchmarks:overthinker/checkpoint")
 WITHOUT_VLLM = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")

@@ -13,10 +13,10 @@ from rewards import Batch, Scores
 from rollout.paths import locate
 from rollout.sampler import to_batch
 from rollout.types import Problem, Request, Rollout
-from trainers.config import load_config
 from trainers.objectives.base import Objective
 from trainers.optim import make_optimizer
 from trainers.policy import Policy
+from trainers.settings import load_config
 from trainers.update import Scored, Updater
 
 MODEL = locate("benchmarks:overthinker/checkpoint")

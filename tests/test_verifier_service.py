@@ -27,8 +27,9 @@ from rollout.problems import load_problems
 from rollout.prompts import PromptTemplate, load_tokenizer
 from rollout.sampler import Sampler
 from rollout.types import Completion, Problem, Request, Rollout
-from trainers.config import TrainConfig, load_config
+from trainers.config import TrainConfig
 from trainers.monitor import log_disagreements, verify_metrics
+from trainers.settings import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 HANG = "(1+9)^{(10+1)^{10}}"  # gets past the guards; its value has 10^10 digits

@@ -24,8 +24,8 @@ from rewards.errors import TautError
 from rewards.progress import Progress
 from rollout.log import read_rollouts
 from tests.canned import CAP, HOME, problems, respond
-from trainers.config import recipes
 from trainers.seams import reasons
+from trainers.settings import recipes
 from trainers.shaping import recipe_of, shape
 from trainers.verl.command import main, overrides
 from trainers.verl.settings import VERL, for_verl

@@ -30,9 +30,10 @@ from rewards.registry import Node, Registry, nearest
 from rewards.schedule import SCHEDULES, Schedule, Tokens
 from rollout.sampling import PLANS, SamplingPlan
 from trainers.advantages.base import ADVANTAGES, Advantage
-from trainers.config import TrainConfig, merge, recipes, resolve, to_mapping
-from trainers.config import recipe as read_recipe
+from trainers.config import TrainConfig
 from trainers.objectives.base import OBJECTIVES, Objective
+from trainers.settings import merge, recipes, resolve, to_mapping
+from trainers.settings import recipe as read_recipe
 
 REGISTRIES: tuple[Registry, ...] = (REWARDS, CONDITIONS, SCHEDULES, ADVANTAGES, OBJECTIVES, PLANS)
 BASES = (Reward, Condition, Schedule, Advantage, Objective, SamplingPlan)

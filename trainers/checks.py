@@ -246,7 +246,7 @@ def _budgets(plan: SamplingPlan) -> Budgets | None:
 
 def main(arguments: list[str]) -> int:
     """`taut check [recipe=NAME] [key=value ...] [--effort N]`: prints the finding; 1 where it is a witness, else 0."""
-    from trainers.config import load_config
+    from trainers.settings import load_config
 
     effort = 1.0
     if "--effort" in arguments:

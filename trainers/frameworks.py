@@ -10,8 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainers.config import TrainConfig, recipes
+from trainers.config import TrainConfig
 from trainers.seams import TOLERANCE, Seam, drift, from_data, reasons
+from trainers.settings import recipes
 from trainers.shaping import recipe_of
 from trainers.trl.settings import TRL
 from trainers.verl.settings import VERL

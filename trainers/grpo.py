@@ -27,7 +27,6 @@ from rollout.types import Request, Rollout
 from trainers import checkpoint
 from trainers.assemble import assemble, progress_at
 from trainers.checks import inversion, uncorrected
-from trainers.config import to_mapping
 from trainers.console import Display
 from trainers.fill import fill_requests
 from trainers.interrupt import Abandoned, Interruptible
@@ -43,6 +42,7 @@ from trainers.monitor import (
 from trainers.pending import read_pending, write_pending
 from trainers.pipeline import Pipeline, refuse_shared_vllm, staleness
 from trainers.run import Run
+from trainers.settings import to_mapping
 from trainers.shaping import shape
 from trainers.sinks import numbers, open_sinks
 from trainers.update import Scored

@@ -22,7 +22,8 @@ from rewards.errors import TautError
 from rollout.log import write_atomically
 from trainers import checkpoint
 from trainers.checks import refuse
-from trainers.config import TrainConfig, parse_override, read_yaml, resolve, set_dotted, to_mapping, to_yaml
+from trainers.config import TrainConfig
+from trainers.settings import parse_override, read_yaml, resolve, set_dotted, to_mapping, to_yaml
 
 # What a resumed run may change: how it is carried out, never what is computed.
 CHANGEABLE = (

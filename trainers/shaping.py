@@ -18,9 +18,10 @@ from rollout.log import write_rollouts
 from rollout.sampler import to_batch
 from rollout.types import Rollout
 from trainers.checks import lone
-from trainers.config import TrainConfig, load_config, to_mapping, to_yaml
+from trainers.config import TrainConfig
 from trainers.monitor import alarms, heldout_metrics, rollout_metrics, score_metrics, zero_signal
 from trainers.run import Run, flat, versions, write_text
+from trainers.settings import load_config, to_mapping, to_yaml
 
 log = logging.getLogger("taut")
 VERSION = 1  # of the state

@@ -26,7 +26,7 @@ class Curve:
 
 
 def strengths(study: Study, method: str) -> list[Measured]:
-    """What stands for the method: its strengths; of the linear penalty, which has five, the first, the middle and the last."""
+    """What stands for the method: its strengths; of the linear penalty, which has more, the first, the middle and the last."""
     of = study.of(method)
     return [of[0], of[len(of) // 2], of[-1]] if len(of) > 3 else of
 

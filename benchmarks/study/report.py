@@ -147,7 +147,7 @@ accuracy for as few tokens.
 {curves}
 
 Hypervolume: the area that the strengths dominate, above accuracy 0 and left of the base model's tokens, which are 1.
-Three strengths each (of linear's five the first, the middle and the last). It is larger for whoever was run over a wider
+Three strengths each (of linear's the first, the middle and the last). It is larger for whoever was run over a wider
 range: a method all of whose strengths end at one point has little. Do not rank methods by it; compare rows above.
 
 ## By level

@@ -19,9 +19,9 @@ from pydantic import Field, model_validator
 
 from rewards.errors import TautError
 from rollout.paths import locate
-from trainers.config import parse_override, resolve, set_dotted
 from trainers.edits.folders import free, rewrite, tensors
 from trainers.edits.responses import Pair, Sampling, responses, thinking
+from trainers.settings import parse_override, resolve, set_dotted
 
 if TYPE_CHECKING:
     from torch import Tensor
