@@ -46,6 +46,7 @@ from benchmarks.sweep_predict import KL, choose
 from benchmarks.sweep_report import write_report
 from benchmarks.sweep_trials import Trials
 from benchmarks.tables import table
+from benchmarks.warm import warm
 from rewards.errors import TautError
 
 OTHER_CODE = (
@@ -182,7 +183,7 @@ def _places(jobs: str | None, sweep: SweepConfig, out: Path) -> Iterator[Sequenc
         return
     if unheeded := sorted({"ray", "resources"} & sweep.model_fields_set):
         print(f"{', '.join(unheeded)}: for --jobs ray alone; here each run has a core or a GPU", flush=True)
-    yield slots(int(jobs) if jobs else None)
+    yield warm(slots(int(jobs) if jobs else None))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import sweep_code
 from benchmarks.jobs import Job, Stage
 from benchmarks.sweep_plan import Planned, train_arguments
+from benchmarks.warm import TAUT
 from rewards.errors import TautError
 from trainers.run import flat
 from trainers.settings import read_yaml, to_mapping
 
-TAUT = (sys.executable, "-m", "taut")
 # Settings of a finished run that may differ from what the sweep asks for: they decide how it was done, not its numbers.
 INCIDENTAL = (
     "out",

@@ -25,6 +25,7 @@ from benchmarks.board import Board, Follower, LiveBoard
 from benchmarks.jobs import Job, Slot, Stage, run_jobs, slots, tail
 from benchmarks.sweep import main
 from benchmarks.sweep_plan import Planned, load_sweep, plan
+from benchmarks.warm import TAUT, warm
 from rewards.errors import TautError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -166,6 +167,47 @@ def wait_for(path: Path, seconds: float = 30.0) -> None:
     while not path.exists():
         assert time.monotonic() < until, f"{path} did not come"
         time.sleep(0.02)
+
+
+def ended(process: Any, seconds: float = 120.0) -> int:
+    until = time.monotonic() + seconds
+    while (code := process.poll()) is None:
+        assert time.monotonic() < until, "the process did not end"
+        time.sleep(0.02)
+    return code
+
+
+@pytest.mark.slow
+def test_a_forked_run_prints_and_ends_as_one_that_was_started(tmp_path):
+    """Commands that end well and badly, that ask for what they were not given; others than `taut` are started as ever."""
+    core = min(os.sched_getaffinity(0))
+    cold, (forked,) = Slot(core=core), warm([Slot(core=core)])
+    assert warm([Slot(gpu="0")]) == [Slot(gpu="0")]
+    for arguments in (["methods"], ["train", "steps=many"], ["train", "resume=nowhere"], ["nothing"]):
+        logs = [tmp_path / f"{arguments[0]}{i}.txt" for i in range(2)]
+        codes = [ended(place.start([*TAUT, *arguments], log)) for place, log in zip((cold, forked), logs, strict=True)]
+        assert codes[0] == codes[1] and logs[0].read_text() == logs[1].read_text(), arguments
+    other = forked.start([sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"], tmp_path / "other.txt")
+    assert ended(other) == 0 and f"{{{core}}}" in (tmp_path / "other.txt").read_text()
+
+
+@pytest.mark.slow
+def test_a_forked_run_saves_when_asked_and_dies_when_killed(tmp_path):
+    place = warm([Slot(core=min(os.sched_getaffinity(0)))])[0]
+    small = ["prompts=2", "sampling.samples=2", "sampling.max_tokens=32", "heldout.data=null", "steps=100000"]
+    for i in range(2):
+        run = tmp_path / f"run{i}"
+        process = place.start(
+            [*TAUT, "train", *small, "rollout.engine=transformers", f"out={run}"], tmp_path / f"log{i}.txt"
+        )
+        wait_for(run / "rollouts" / "step-000002.parquet", 120)
+        if i:
+            process.kill()
+            assert process.poll() == -signal.SIGKILL
+        else:
+            process.interrupt()
+            assert ended(process) == 130 and "resume with" in (tmp_path / "log0.txt").read_text()
+            assert json.loads((run / "versions.json").read_text())["command"][1:3] == ["train", small[0]]
 
 
 def test_gpus_are_shared_out_and_without_any_the_cores(monkeypatch):

@@ -1,0 +1,110 @@
+"""Runs of `taut` that do not wait for its imports: forked from a server in which they are made once.
+
+Importing torch and transformers takes a small run longer than a good part of its training. A sweep on CPU cores starts its runs
+from the standard library's fork server; on a GPU, and for any other command, `Slot` starts a process from nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.jobs import PR_SET_PDEATHSIG, Process, Slot
+
+TAUT = (sys.executable, "-m", "taut")
+PRELOAD = [
+    "trainers.train", "benchmarks.evaluate", "rollout.transformers_engine", "transformers.masking_utils",
+    "transformers.models.auto.modeling_auto", "transformers.generation.utils",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WarmSlot(Slot):
+    """A CPU core whose runs of `taut` are forked from the server."""
+
+    def start(self, command: Sequence[str], log: Path) -> Process:
+        """See `Place`."""
+        if self.core is None or tuple(command[: len(TAUT)]) != TAUT:
+            return super().start(command, log)
+        return WarmProcess(command[len(TAUT) :], log, self.core)
+
+
+def warm(slots: Sequence[Slot]) -> list[Slot]:
+    """The slots, those that are cores with a server behind them. It reads the number of threads once, when it starts: one."""
+    if any(s.core is not None for s in slots):
+        os.environ["OMP_NUM_THREADS"] = "1"
+        multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
+    return [s if s.core is None else WarmSlot(s.core) for s in slots]
+
+
+class WarmProcess:
+    """`taut ARGUMENTS` on a core, in a session of its own; when we end, however, it is sent SIGTERM."""
+
+    def __init__(self, arguments: Sequence[str], log: Path, core: int) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            output.write(f"$ {shlex.join([*TAUT, *arguments])}\n".encode())
+        context = multiprocessing.get_context("forkserver")
+        self._process = context.Process(target=_run, args=(list(arguments), str(log), core, dict(os.environ)))
+        self._process.start()
+
+    def poll(self) -> int | None:
+        """See `Process`."""
+        return self._process.exitcode
+
+    def interrupt(self) -> None:
+        """See `Process`."""
+        self._send(signal.SIGINT)
+
+    def kill(self) -> None:
+        """See `Process`."""
+        self._send(signal.SIGKILL)
+        self._process.join()
+
+    def _send(self, what: signal.Signals) -> None:
+        """To its whole session when it is to be killed; before it has one, and to ask, to itself."""
+        pid = self._process.pid
+        if pid is None or self.poll() is not None:
+            return
+        try:
+            if what == signal.SIGKILL and os.getpgid(pid) == pid:
+                os.killpg(pid, what)
+            else:
+                os.kill(pid, what)
+        except ProcessLookupError:
+            pass  # it has just ended
+
+
+def _run(arguments: list[str], log: str, core: int, environment: dict[str, str]) -> None:
+    """In the child: become what `LocalProcess` would have started."""
+    parent = os.getppid()
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    os.environ.update(environment)
+    os.sched_setaffinity(0, {core})
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # the server ended before that
+            os._exit(1)
+    for name, flags in ((os.devnull, os.O_RDONLY), (log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)):
+        opened = os.open(name, flags)
+        for standard in (0,) if flags == os.O_RDONLY else (1, 2):
+            os.dup2(opened, standard)
+        os.close(opened)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    import taut
+
+    sys.argv = [taut.__file__, *arguments]
+    code = taut.main(arguments)
+    sys.stdout.flush()
+    os._exit(code)  # as a command would end, without the clean-up of the server's own things
