@@ -14,8 +14,8 @@ from benchmarks.study.claims import better, claims, equal
 from benchmarks.study.curves import curves
 from benchmarks.study.figure import front
 from benchmarks.study.long import fall
-from benchmarks.study.reference import against_linear, hull
-from benchmarks.study.report import report
+from benchmarks.study.reference import Against, against_linear, best, mixture
+from benchmarks.study.report import answer, report
 from benchmarks.study.runs import Measured, Study, load
 from benchmarks.study.uncertainty import Noise, measure, measure_these, moderate, noise, two_way
 from rewards.errors import TautError
@@ -134,21 +134,21 @@ def test_the_pages_say_every_configuration_and_every_claim() -> None:
 
 
 def test_mixtures_of_linear_penalties_are_the_reference() -> None:
-    points = np.array([[0.6, 40.0], [0.9, 60.0], [0.95, 80.0], [0.7, 70.0]])  # the last is under the hull
-    at = np.array([38.0, 39.5, 40.0, 50.0, 60.0, 70.0, 80.0, 200.0])
-    found = [float(hull(points, t)) for t in at]
-    np.testing.assert_allclose(found, [np.nan, 0.6, 0.6, 0.75, 0.9, 0.925, 0.95, 0.95])
-    many = np.stack([points, points + np.array([0.01, 0])])
-    np.testing.assert_allclose(hull(many, np.array([50.0, 60.0])), [0.75, 0.91])
+    points = np.array([[0.6, 40.0], [0.9, 60.0], [0.95, 80.0], [0.7, 70.0]])  # the last is below what the others reach
+    at = {38.5: (), 39.5: (0,), 50.0: (0, 1), 59.5: (1,), 62.0: (1, 2), 75.0: (1, 2), 79.5: (2,), 200.0: (2,)}
+    assert {t: best(points, t) for t in at} == at
+    assert float(mixture(points[0], points[1], np.array(50.0))) == pytest.approx(0.75)
     study = small()
     u = measure(study, 200)
     of = against_linear(study, u, "plain")
     assert (
         of is not None
-        and all(n.startswith("linear-") for n in of.between)
+        and all(n.startswith("linear-") for n in of.reference)
         and of.value.low <= of.value.value <= of.value.high
     )
     assert against_linear(study, u, "linear-4") is None  # no other is as short
+    told = answer({"good": Against(Estimate(0.1, 0.01, 0.08, 0.12), ("linear-1",)), "even": of})
+    assert "better are good; not told apart 1; worse are none" in told
 
 
 def test_verdicts_follow_from_intervals() -> None:
