@@ -17,6 +17,7 @@ from benchmarks.study.long import fall
 from benchmarks.study.reference import Against, against_linear, best, mixture
 from benchmarks.study.report import answer, report
 from benchmarks.study.runs import Measured, Study, load
+from benchmarks.study.summary import BEGIN, SHOWN, summary, write
 from benchmarks.study.uncertainty import Noise, measure, measure_these, moderate, noise, two_way
 from rewards.errors import TautError
 
@@ -149,6 +150,32 @@ def test_mixtures_of_linear_penalties_are_the_reference() -> None:
     assert against_linear(study, u, "linear-4") is None  # no other is as short
     told = answer({"good": Against(Estimate(0.1, 0.01, 0.08, 0.12), ("linear-1",)), "even": of})
     assert "better are good; not told apart 1; worse are none" in told
+
+
+def test_the_readme_has_the_table_and_keeps_its_words(tmp_path: Path) -> None:
+    study = small()
+    u = measure(study, 200)
+    page = tmp_path / "README.md"
+    page.write_text(f"above\n{BEGIN}\nold numbers\n<!-- end of the table -->\nbelow\n")
+    write(study, u, page)
+    told = page.read_text()
+    assert (
+        told.startswith("above\n")
+        and told.endswith("below\n")
+        and "old numbers" not in told
+        and summary(study, u) in told
+    )
+    assert SHOWN["laser-60"] in told and SHOWN["alp-1"] not in told  # which this study lacks
+    page.write_text("no mark")
+    with pytest.raises(TautError, match="has no <!-- table"):
+        write(study, u, page)
+
+
+@pytest.mark.slow
+def test_the_readme_says_what_the_committed_results_say() -> None:
+    study = load(RESULTS)
+    assert set(SHOWN) - {"base"} <= set(study.configurations)
+    assert summary(study, measure(study)) in (RESULTS.parents[2] / "README.md").read_text(encoding="utf-8")
 
 
 def test_verdicts_follow_from_intervals() -> None:

@@ -1,7 +1,7 @@
-"""The study's pages from its two files: `python -m benchmarks.study FOLDER [--claims docs/claims.md]`.
+"""The study's pages from its two files: `python -m benchmarks.study FOLDER [--claims docs/claims.md] [--readme README.md]`.
 
 Writes FOLDER/report.md, table.png, claims.md (or where it is said) and warning.md. FOLDER: what `python -m benchmarks.study.gather`
-made. What a page has above its mark stays.
+made. What a page has above its mark stays, and of the README all but the table.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.study import claims, figure, report, warning
+from benchmarks.study import claims, figure, report, summary, warning
 from benchmarks.study.runs import load
 from benchmarks.study.uncertainty import measure
 from benchmarks.tables import publish
@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--claims", type=Path, help="the page of the claims (default: FOLDER/claims.md)")
+    parser.add_argument("--readme", type=Path, help="a page with the summary's marks, between which it is written anew")
     given = parser.parse_args(argv)
     folder: Path = given.folder
     try:
@@ -34,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         figure.draw(study, uncertainty, folder / "table.png")
         publish(warning.report(study) + "\n", folder / "warning.md")
         publish(claims.page(study, uncertainty) + "\n", given.claims or folder / "claims.md")
+        if given.readme:
+            summary.write(study, uncertainty, given.readme)
     except TautError as error:
         print(f"benchmarks.study: {error}", file=sys.stderr)
         return 2
