@@ -1,4 +1,4 @@
-"""A method over its strengths: the area that they dominate together, against that of the linear penalty."""
+"""A method over its strengths: what its best and its worst give, and the area that they dominate together."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from benchmarks.tables import table
 
 @dataclass(frozen=True)
 class Curve:
-    """volume: hypervolume of the method's points; against: that minus the linear penalty's; best: the most accurate strength."""
+    """volume: hypervolume of the method's points; against: that minus the linear penalty's; best, worst: the most and the least
+    accurate strength."""
 
     method: str
     points: int
     volume: Estimate
     against: Estimate
     best: str
+    worst: str
 
 
 def strengths(study: Study, method: str) -> list[Measured]:
@@ -46,23 +48,34 @@ def most_accurate(study: Study, u: Uncertainty, method: str) -> str:
 
 
 def curves(study: Study, u: Uncertainty) -> list[Curve]:
-    """Each method with at least two strengths, the largest hypervolume first."""
+    """Each method with at least two strengths; first those whose worst strength is the most accurate."""
     linear, linear_draws = volume(study, u, LINEAR)
     found = []
     for m in dict.fromkeys(c.method for c in study.trained):
         if len(study.of(m)) > 1:
             value, draws = volume(study, u, m)
             against = u.estimate(value - linear, draws - linear_draws)
-            points = len(strengths(study, m))
-            found.append(Curve(m, points, u.estimate(value, draws), against, most_accurate(study, u, m)))
-    return sorted(found, key=lambda c: -c.volume.value)
+            points, worst = strengths(study, m), min(study.of(m), key=lambda c: float(u.mean[c.name][0]))
+            best = most_accurate(study, u, m)
+            found.append(Curve(m, len(points), u.estimate(value, draws), against, best, worst.name))
+    return sorted(found, key=lambda c: -float(u.mean[c.worst][0]))
 
 
 def curve_table(study: Study, u: Uncertainty) -> str:
     """A row a method."""
-    rows = [["method", "strengths", "hypervolume", "minus linear's", "most accurate strength", "accuracy", "tokens"]]
+    of_one = ["strength", "accuracy", "tokens"]
+    rows = [
+        [
+            "method",
+            *(f"most accurate {n}" for n in of_one),
+            *(f"least accurate {n}" for n in of_one),
+            "what lies between",
+        ]
+    ]
+    rows[0] += ["strengths", "their hypervolume", "minus linear's"]
     for c in curves(study, u):
         against = "" if c.method == LINEAR else text(c.against, 3, True)
-        accuracy, tokens = text(u.of(c.best, "accuracy")), text(u.of(c.best, "tokens"), 1)
-        rows.append([c.method, str(c.points), text(c.volume), against, c.best, accuracy, tokens])
+        ends = [[n, text(u.of(n, "accuracy")), text(u.of(n, "tokens"), 1)] for n in (c.best, c.worst)]
+        lost = text(u.difference(c.worst, c.best, "accuracy"), 3, True)
+        rows.append([c.method, *ends[0], *ends[1], lost, str(c.points), text(c.volume), against])
     return table(rows)

@@ -160,9 +160,12 @@ tokens.
 
 {curves}
 
-Hypervolume: the area that the strengths dominate, above accuracy 0 and left of the base model's tokens, which are 1.
-Three strengths each (of linear's the first, the middle and the last). It is larger for whoever was run over a wider
-range: a method all of whose strengths end at one point has little. Do not rank methods by it; compare rows above.
+Between the most and the least accurate strength lies what a wrong choice costs, within the strengths that were written down
+before the runs. Methods are in the order of their worst.
+
+Hypervolume: the area that the strengths dominate, above accuracy 0 and left of the base model's tokens, which are 1. Three
+strengths each (of linear's the first, the middle and the last). It is larger for whoever was run over a wider range: a method
+all of whose strengths end at one point has little. Do not rank methods by it.
 
 ## By level
 
