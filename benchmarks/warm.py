@@ -1,7 +1,8 @@
 """Runs of `taut` that do not wait for its imports: forked from a server in which they are made once.
 
 Importing torch and transformers takes a small run longer than a good part of its training. A sweep on CPU cores starts its runs
-from the standard library's fork server; on a GPU, and for any other command, `Slot` starts a process from nothing.
+from the standard library's fork server; on a GPU, for any other command, and once Taut's own sources are other ones than the server
+has read, `Slot` starts a process from nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import sweep_code
 from benchmarks.jobs import PR_SET_PDEATHSIG, Process, Slot
 
 TAUT = (sys.executable, "-m", "taut")
@@ -27,11 +29,13 @@ PRELOAD = [
 
 @dataclass(frozen=True)
 class WarmSlot(Slot):
-    """A CPU core whose runs of `taut` are forked from the server."""
+    """A CPU core whose runs of `taut` are forked from the server, which holds this code."""
+
+    code: tuple[str, ...] = ()
 
     def start(self, command: Sequence[str], log: Path) -> Process:
         """See `Place`."""
-        if self.core is None or tuple(command[: len(TAUT)]) != TAUT:
+        if self.core is None or tuple(command[: len(TAUT)]) != TAUT or _code() != self.code:
             return super().start(command, log)
         return WarmProcess(command[len(TAUT) :], log, self.core)
 
@@ -41,7 +45,12 @@ def warm(slots: Sequence[Slot]) -> list[Slot]:
     if any(s.core is not None for s in slots):
         os.environ["OMP_NUM_THREADS"] = "1"
         multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
-    return [s if s.core is None else WarmSlot(s.core) for s in slots]
+    code = _code()
+    return [s if s.core is None else WarmSlot(s.core, code=code) for s in slots]
+
+
+def _code() -> tuple[str, ...]:
+    return tuple(sweep_code.code(stage)["code"] for stage in sweep_code.SOURCES)
 
 
 class WarmProcess:

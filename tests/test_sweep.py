@@ -22,7 +22,7 @@ import pytest
 
 from benchmarks import pareto, sweep_code, sweep_jobs
 from benchmarks.board import Board, Follower, LiveBoard
-from benchmarks.jobs import Job, Slot, Stage, run_jobs, slots, tail
+from benchmarks.jobs import Job, LocalProcess, Slot, Stage, run_jobs, slots, tail
 from benchmarks.sweep import main
 from benchmarks.sweep_plan import Planned, load_sweep, plan
 from benchmarks.warm import TAUT, warm
@@ -178,15 +178,17 @@ def ended(process: Any, seconds: float = 120.0) -> int:
 
 
 @pytest.mark.slow
-def test_a_forked_run_prints_and_ends_as_one_that_was_started(tmp_path):
+def test_a_forked_run_prints_and_ends_as_one_that_was_started(tmp_path, monkeypatch):
     """Commands that end well and badly, that ask for what they were not given; others than `taut` are started as ever."""
     core = min(os.sched_getaffinity(0))
     cold, (forked,) = Slot(core=core), warm([Slot(core=core)])
     assert warm([Slot(gpu="0")]) == [Slot(gpu="0")]
-    for arguments in (["methods"], ["train", "steps=many"], ["train", "resume=nowhere"], ["nothing"]):
+    for arguments in (["methods"], ["train", "steps=many"]):
         logs = [tmp_path / f"{arguments[0]}{i}.txt" for i in range(2)]
         codes = [ended(place.start([*TAUT, *arguments], log)) for place, log in zip((cold, forked), logs, strict=True)]
         assert codes[0] == codes[1] and logs[0].read_text() == logs[1].read_text(), arguments
+    monkeypatch.setattr(sweep_code, "code", lambda stage: {"code": "another"})  # as after an edit
+    assert isinstance(forked.start([*TAUT, "nothing"], tmp_path / "edited.txt"), LocalProcess)
     other = forked.start([sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"], tmp_path / "other.txt")
     assert ended(other) == 0 and f"{{{core}}}" in (tmp_path / "other.txt").read_text()
 
