@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import runpy
 import shlex
 import signal
 import sys
@@ -111,9 +112,15 @@ def _run(arguments: list[str], log: str, core: int, environment: dict[str, str])
         os.close(opened)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    import taut
-
-    sys.argv = [taut.__file__, *arguments]
-    code = taut.main(arguments)
+    sys.argv = [TAUT[-1], *arguments]
+    code: object = 0
+    try:
+        runpy.run_module(TAUT[-1], run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        code = ended.code
+    if isinstance(code, str):  # as `sys.exit` of a text
+        print(code, file=sys.stderr)
     sys.stdout.flush()
-    os._exit(code)  # as a command would end, without the clean-up of the server's own things
+    os._exit(
+        code if isinstance(code, int) else int(code is not None)
+    )  # without the clean-up of the server's own things

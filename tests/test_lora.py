@@ -25,7 +25,7 @@ def test_only_the_factors_move_and_the_merged_weights_are_the_policy(tmp_path: P
     one.export(tmp_path, TokenizerStub())
     exported = Policy.load(tmp_path, device="cpu")
     ids = [7, 8, 9, 10, 11]
-    assert exported.score(ids) == pytest.approx(one.score(ids), abs=1e-5)
+    assert exported.score(ids) == pytest.approx(one.score(ids), abs=1e-4)  # of -10, after the factors are merged
     assert exported.score(ids) != pytest.approx(base.score(ids), abs=1e-3)
 
 

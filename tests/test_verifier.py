@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -354,10 +355,11 @@ def test_the_main_process_never_imports_math_verify() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
-def test_fast_path_is_fast() -> None:
-    items = [(str(i % 900), "12+30=42\n" * 12 + f"</think>\\boxed{{{i % 1000}}}", "stop", True) for i in range(20_000)]
+def test_plain_answers_need_no_process() -> None:
+    """Numbers and equal texts are judged where they are; how many a second, `python -m benchmarks.verifier` measures."""
+    items = [(str(i % 900), "12+30=42\n" * 12 + f"</think>\\boxed{{{i % 1000}}}", "stop", True) for i in range(2_000)]
+    before = psutil.Process().children(recursive=True)
     with Verifier() as mine:
-        start = time.process_time()
         mine.verify_many(items)
-        rate = len(items) / (time.process_time() - start)
-    assert rate > 50_000, f"{rate:.0f} verdicts a second"
+        assert psutil.Process().children(recursive=True) == before
+        assert mine.take_counts().reasons == {"number": 1_100, "string": 900}

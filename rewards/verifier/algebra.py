@@ -85,6 +85,15 @@ def unit(text: str) -> str:
     return (re.findall(r"[A-Za-z]+", re.sub(r"\\[A-Za-z]+", "", text)) or [""])[-1]
 
 
+@functools.cache
+def _complete_grammar() -> None:
+    """latex2sympy2_extended asks every atom for a rule that its grammar for antlr 4.9.3 lacks: no percentage could be read."""
+    from latex2sympy2_extended.antlr_parser import PSParser
+
+    if not hasattr(PSParser.AtomContext, "FUNC_GAMMA"):
+        PSParser.AtomContext.FUNC_GAMMA = lambda self: None  # type: ignore[attr-defined]
+
+
 def parse(text: str, real: bool | None = True) -> Any:
     """The sympy object of one LaTeX text, None where it cannot be read. Nothing is ever evaluated as Python.
 
@@ -93,6 +102,7 @@ def parse(text: str, real: bool | None = True) -> Any:
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
     from latex2sympy2_extended.math_normalization import NormalizationConfig, normalize_latex
 
+    _complete_grammar()
     text = re.sub(r"(?<![A-Za-z\\])E(?=_)", r"\\mathrm{E}", text)  # the grammar knows E only as Euler's number
     try:
         read = latex2sympy(
