@@ -21,7 +21,7 @@ from rewards import TautError, Verdict
 from rewards.verifier import Judgement, Verifier, check_golds
 from rewards.verifier.audit import Audit, Case, begin_audit, finish_audit
 from rewards.verifier.memo import LONG, Memo, key_of
-from rewards.verifier.process import Closed, Limits, Reply, Server
+from rewards.verifier.process import Closed, Limits, Reply, Server, Worker
 from rollout.paths import locate
 from rollout.problems import load_problems
 from rollout.prompts import PromptTemplate, load_tokenizer
@@ -171,6 +171,23 @@ def test_a_killed_server_is_replaced() -> None:
         assert all_end(before), "its workers end with it"
         assert mine.verify("x", r"\boxed{3x-2x}").verdict is RIGHT
         assert not set(before) & set(mine.pids())
+
+
+def test_a_question_is_not_charged_for_a_server_that_starts_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its replacement takes longer than the deadline of the question that found the old one dead."""
+    with Verifier(timeout_s=1.0) as mine:
+        mine.verify_many([HARD])
+        fork = Worker._fork
+
+        def slow(worker: Worker) -> None:
+            time.sleep(1.2)
+            fork(worker)
+
+        monkeypatch.setattr(Worker, "_fork", slow)
+        before = mine.pids()
+        os.kill(before[0], signal.SIGKILL)
+        assert all_end(before)
+        assert mine.verify("x", r"\boxed{3x-2x}").reason == "symbolic"
 
 
 def test_a_server_that_is_killed_as_it_starts_is_replaced() -> None:
