@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 GRACE_S = 60.0  # how long an interrupted job may take to save before it is killed
 PR_SET_PDEATHSIG = 1
@@ -86,10 +86,7 @@ class LocalProcess:
         core: int | None = None,
         farewell: signal.Signals = signal.SIGTERM,
     ) -> None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            output.write(f"$ {shlex.join(command)}\n".encode())
-            output.flush()
+        with open_log(log, command) as output:
             self._process = subprocess.Popen(
                 command,
                 stdout=output,
@@ -98,7 +95,7 @@ class LocalProcess:
                 cwd=folder,
                 env={"PYTHONUNBUFFERED": "1", **environment},
                 start_new_session=True,  # the terminal's Ctrl-C reaches the sweep alone, which passes it on once
-                preexec_fn=_prepare(core, farewell),
+                preexec_fn=prepare(core, farewell),
             )
 
     def poll(self) -> int | None:
@@ -268,12 +265,21 @@ def _begin(job: Job, place: Place) -> bool:
     return True
 
 
-def _prepare(core: int | None, farewell: signal.Signals) -> Callable[[], None]:
+def open_log(log: Path, command: Sequence[str]) -> BinaryIO:
+    """The log, open for what the command will print below its own line."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    output = log.open("ab")
+    output.write(f"$ {shlex.join(command)}\n".encode())
+    output.flush()
+    return output
+
+
+def prepare(core: int | None, farewell: signal.Signals) -> Callable[[], None]:
     """What the child does before it becomes the command: bind itself, hear SIGINT even where a shell's `&` or Ray made us
     deaf to it, and die with us rather than go on unseen."""
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
 
-    def prepare() -> None:
+    def in_the_child() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         if core is not None:
@@ -281,7 +287,7 @@ def _prepare(core: int | None, farewell: signal.Signals) -> Callable[[], None]:
         if library is not None:
             library.prctl(PR_SET_PDEATHSIG, farewell)
 
-    return prepare
+    return in_the_child
 
 
 def _ended(job: Job) -> bool:

@@ -27,9 +27,8 @@ class Row:
     trained_draws: dict[str, Floats]  # (R, S): each seed's change on resampled problems
     arrow: Prediction  # what a sweep's `first:` would have gone by
     end: Prediction  # the same of the trained changes
-    course: dict[str, dict[int, Floats]] = field(
-        default_factory=dict
-    )  # by measure and seed: the mean of each training step
+    # By measure and seed: the mean of each training step.
+    course: dict[str, dict[int, Floats]] = field(default_factory=dict)
 
 
 def ranks(values: Floats) -> Floats:

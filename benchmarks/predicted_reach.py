@@ -41,6 +41,12 @@ def common_seeds(rows: Sequence[Row]) -> list[int]:
     return sorted(set.intersection(*(set(r.course.get(m, {})) for r in rows for m in MEASURES))) if rows else []
 
 
+def common_steps(rows: Sequence[Row]) -> int:
+    """How many steps all runs of these seeds have; 0 without a common seed."""
+    seeds = common_seeds(rows)
+    return min((len(r.course[m][s]) for r in rows for m in MEASURES for s in seeds), default=0)
+
+
 def reached(rows: Sequence[Row], first: int, last: int, resamples: int = RESAMPLES, seed: int = SEED) -> Reached:
     """The correlations in steps `first` to `last`, counted from 1. Raises ValueError where the rows have no seed in common."""
     seeds = common_seeds(rows)
@@ -68,6 +74,4 @@ def _resampled(logged: Floats, resamples: int, rng: np.random.Generator) -> Floa
 
 def course(rows: Sequence[Row], resamples: int = RESAMPLES) -> list[Reached]:
     """Window by window, to the last step that all runs have; none without a common seed."""
-    seeds = common_seeds(rows)
-    steps = min((len(r.course[m][s]) for r in rows for m in MEASURES for s in seeds), default=0)
-    return [reached(rows, first, last, resamples) for first, last in windows(steps)]
+    return [reached(rows, first, last, resamples) for first, last in windows(common_steps(rows))]

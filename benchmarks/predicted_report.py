@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from benchmarks.predicted_ranks import MEASURES, Row, correlate, ranks
-from benchmarks.predicted_reach import EARLY, Reached, common_seeds, course, reached
+from benchmarks.predicted_reach import EARLY, Reached, common_seeds, common_steps, reached
 from benchmarks.statistics import RESAMPLES, SEED, Floats
 from benchmarks.sweep_predict import KL, choose, layers
 from benchmarks.tables import table
@@ -68,7 +68,7 @@ def _kinds(rows: Sequence[Row], resamples: int) -> str:
     groups |= {k: [r for r in rows if r.kind == k] for k in dict.fromkeys(r.kind for r in rows)}
     groups["all but stateful"] = [r for r in rows if r.kind != "stateful"]
     first, last = EARLY
-    early = bool(common_seeds(rows)) and course(rows, 1)[-1:] != [] and course(rows, 1)[-1].last >= last
+    early = common_steps(rows) >= last
     heads = [f"{m}, steps {first} to {last}" for m in MEASURES] if early else []
     lines = [
         [
@@ -108,6 +108,7 @@ def _with(value: float | None, interval: tuple[float, float]) -> str:
 
 def report(
     rows: Sequence[Row],
+    reach: Sequence[Reached],
     about: str,
     labels: dict[str, str],
     title: str = "",
@@ -121,7 +122,7 @@ def report(
         "![predicted against trained](predicted.png)",
     ]
     parts += ["## In the first steps, and at the end", _kinds(rows, resamples), _ORDER]
-    if reach := course(rows, resamples):
+    if reach:
         parts += ["## How far an arrow reaches", _steps(reach), _STEPS.format(seeds=len(common_seeds(rows)))]
     parts += ["## What pruning by arrows keeps", _pruned(rows)]
     if refused:
@@ -155,12 +156,11 @@ def _spread(values: Floats) -> float:
     return float(values.std(ddof=1)) if len(values) > 1 else 0.0
 
 
-def draw(rows: Sequence[Row], labels: dict[str, str], path: Path) -> None:
+def draw(rows: Sequence[Row], reach: Sequence[Reached], labels: dict[str, str], path: Path) -> None:
     """Trained against predicted change, a panel a measure; bars: the range of the seeds."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    reach = course(rows)
     panels = 3 if reach else 2
     figure = Figure(figsize=(5.5 * panels, 5.0), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)

@@ -32,6 +32,7 @@ import numpy as np
 from benchmarks.collect import PLAIN
 from benchmarks.metrics import aes
 from benchmarks.predicted_ranks import MEASURES, Row
+from benchmarks.predicted_reach import course
 from benchmarks.predicted_report import draw, report
 from benchmarks.predicted_step import STATISTICS, SUMS, arrow
 from benchmarks.predicted_step import statistics as step_statistics
@@ -116,8 +117,8 @@ def compare(
             ends = [base[m] + change[m] for m in MEASURES]
             score = aes(ends[0], ends[1], base["accuracy"], base["tokens"], "o1-pruner")
             end = Prediction(change["accuracy"], change["tokens"], float(score))
-            course = {m: {seed: study.steps[c.name, seed][m] for seed in c.seeds} for m in MEASURES}
-            rows.append(Row(c.name, kinds[c.name], told.arrows, values, told.draws, draws, told.whole, end, course))
+            logged = {m: {seed: study.steps[c.name, seed][m] for seed in c.seeds} for m in MEASURES}
+            rows.append(Row(c.name, kinds[c.name], told.arrows, values, told.draws, draws, told.whole, end, logged))
     return rows, {name: why for name, why in refused.items() if name in study.configurations}, about
 
 
@@ -152,7 +153,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
-    text = report(rows, about, labels, options.title, refused)
+    reach = course(rows)
+    text = report(rows, reach, about, labels, options.title, refused)
     (out / "report.md").write_text(text, encoding="utf-8")
     with (out / "predicted.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -161,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             writer.writerows(
                 [r.name, r.kind, m, f"{r.predicted[m]:.6g}", i, f"{v:.6g}"] for i, v in enumerate(r.trained[m])
             )
-    draw(rows, labels, out / "predicted.png")
+    draw(rows, reach, labels, out / "predicted.png")
     print(text)
     return 0
 

@@ -7,11 +7,9 @@ has read, `Slot` starts a process from nothing.
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import runpy
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import sweep_code
-from benchmarks.jobs import PR_SET_PDEATHSIG, Process, Slot
+from benchmarks.jobs import Process, Slot, open_log, prepare
 
 TAUT = (sys.executable, "-m", "taut")
 PRELOAD = [
@@ -43,9 +41,10 @@ class WarmSlot(Slot):
 
 def warm(slots: Sequence[Slot]) -> list[Slot]:
     """The slots, those that are cores with a server behind them. It reads the number of threads once, when it starts: one."""
-    if any(s.core is not None for s in slots):
-        os.environ["OMP_NUM_THREADS"] = "1"
-        multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
+    if all(s.core is None for s in slots):
+        return list(slots)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
     code = _code()
     return [s if s.core is None else WarmSlot(s.core, code=code) for s in slots]
 
@@ -58,9 +57,7 @@ class WarmProcess:
     """`taut ARGUMENTS` on a core, in a session of its own; when we end, however, it is sent SIGTERM."""
 
     def __init__(self, arguments: Sequence[str], log: Path, core: int) -> None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            output.write(f"$ {shlex.join([*TAUT, *arguments])}\n".encode())
+        open_log(log, [*TAUT, *arguments]).close()
         context = multiprocessing.get_context("forkserver")
         self._process = context.Process(target=_run, args=(list(arguments), str(log), core, dict(os.environ)))
         self._process.start()
@@ -96,20 +93,14 @@ def _run(arguments: list[str], log: str, core: int, environment: dict[str, str])
     """In the child: become what `LocalProcess` would have started."""
     parent = os.getppid()
     os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     os.environ.update(environment)
-    os.sched_setaffinity(0, {core})
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # the server ended before that
-            os._exit(1)
-    for name, flags in ((os.devnull, os.O_RDONLY), (log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)):
-        opened = os.open(name, flags)
-        for standard in (0,) if flags == os.O_RDONLY else (1, 2):
-            os.dup2(opened, standard)
-        os.close(opened)
+    prepare(core, signal.SIGTERM)()
+    if os.getppid() != parent:  # the server ended before that
+        os._exit(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which Python sets when it starts
+    with open(os.devnull, "rb") as nothing, open(log, "ab") as output:
+        for standard, file in enumerate((nothing, output, output)):
+            os.dup2(file.fileno(), standard)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     sys.argv = [TAUT[-1], *arguments]
@@ -121,6 +112,5 @@ def _run(arguments: list[str], log: str, core: int, environment: dict[str, str])
     if isinstance(code, str):  # as `sys.exit` of a text
         print(code, file=sys.stderr)
     sys.stdout.flush()
-    os._exit(
-        code if isinstance(code, int) else int(code is not None)
-    )  # without the clean-up of the server's own things
+    # Without the clean-up of the server's own things.
+    os._exit(code if isinstance(code, int) else int(code is not None))

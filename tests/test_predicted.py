@@ -83,7 +83,8 @@ def test_pruning_keeps_the_best_where_arrows_are_true() -> None:
 
 
 def test_the_report_names_every_configuration() -> None:
-    text = report(made(1.0), "10 rollouts", {"c3": "third"})
+    rows = made(1.0)
+    text = report(rows, course(rows), "10 rollouts", {"c3": "third"})
     assert "| all " in text and "third" in text and all(f"c{i} " in text for i in range(10) if i != 3)
 
 

@@ -130,11 +130,8 @@ def measure_these(configurations: Sequence[Measured], resamples: int, seed: int)
     trained = [c for c in configurations if c.kind != "base"]
     tokens = np.array([float(c.tokens.mean()) for c in trained])
     away = tokens - np.median(tokens)
-    kinds = (
-        away < -SETTLED,
-        np.abs(away) <= SETTLED,
-        away > SETTLED,
-    )  # short, settled and long ones scatter each in their own way
+    # Short, settled and long ones scatter each in their own way.
+    kinds = away < -SETTLED, np.abs(away) <= SETTLED, away > SETTLED
     variance = {c.name: np.zeros(2) for c in configurations}
     freedom = {c.name: np.full(2, math.inf) for c in configurations}
     together = {c.name: 0.0 for c in configurations}
