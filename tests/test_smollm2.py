@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import operator
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import smollm2
+from benchmarks import smollm2, word_problems
 from rewards.errors import TautError
 from rollout.log import read_rollouts
+from rollout.problems import load_problems
 from taut import main
 from tests.runs import rows
 
@@ -90,3 +94,22 @@ def test_it_trains_on_gsm8k_checkpoints_and_resumes(tmp_path: Path) -> None:
         f"gsm8k/train/{i}" for i in range(24)
     }
     assert (run / "model" / "model.safetensors").stat().st_size > 500e6
+
+
+def test_word_problems_are_true_and_their_splits_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert word_problems.main(["--out", str(tmp_path), "--train", "120", "--heldout", "80"]) == 0
+    splits = {name: load_problems(tmp_path / f"{name}.jsonl") for name in ("train", "heldout")}
+    assert [len(splits["train"]), len(splits["heldout"])] == [120, 80]
+    assert not {p.problem for p in splits["train"]} & {p.problem for p in splits["heldout"]}
+    signs: dict[str, Callable[[int, int], float]] = {
+        "add": operator.add, "take": operator.sub, "times": operator.mul, "share": operator.truediv,
+    }  # fmt: skip
+    for problems in splits.values():
+        assert {str(p.level) for p in problems} == set(signs)
+        for problem in problems:
+            x, y = (int(n) for n in re.findall(r"\d+", problem.problem))
+            assert signs[str(problem.level)](x, y) == int(problem.answer) > 0
+    assert word_problems.make(120, "train") == word_problems.make(120, "train")
+    assert word_problems.make(120, "train")[:60] == word_problems.make(60, "train")
+    assert word_problems.main(["--out", str(tmp_path), "--train", "9999999"]) == 2
+    assert "ask for" in capsys.readouterr().err
