@@ -14,6 +14,7 @@ from benchmarks.study.claims import better, claims, equal
 from benchmarks.study.curves import curves
 from benchmarks.study.figure import front
 from benchmarks.study.long import fall
+from benchmarks.study.pace import REFERENCE, half_way, paces, soonest
 from benchmarks.study.reference import Against, against_linear, best, mixture
 from benchmarks.study.report import answer, report
 from benchmarks.study.runs import Measured, Study, load
@@ -150,6 +151,28 @@ def test_mixtures_of_linear_penalties_are_the_reference() -> None:
     assert against_linear(study, u, "linear-4") is None  # no other is as short
     told = answer({"good": Against(Estimate(0.1, 0.01, 0.08, 0.12), ("linear-1",)), "even": of})
     assert "better are good; not told apart 1; worse are none" in told
+
+
+def test_a_slower_configuration_is_told_however_seeds_move_all_alike() -> None:
+    study = small()
+    u = measure(study, 200)
+    true = {"laser-60": 0.95, "hapo-1": 1.5, "hapo-0.1": 1.7}
+    hit = told = 0
+    for draw in range(40):
+        rng = np.random.default_rng(draw)
+        shared = rng.normal(size=3) * 0.3  # what the seeds' problems move, in all configurations
+        for c in study.trained:
+            for seed in c.seeds:
+                pace = 60 * true.get(c.name, 1.0) * math.exp(shared[seed] + 0.01 * rng.normal())
+                study.steps[c.name, seed]["tokens"] = np.full(QUIET, pace)
+        found = {p.name: p for p in paces(study, u, {})}
+        assert set(found) == {c.name for c in study.trained if u.mean[c.name][1] > 50}  # the short ones do not settle
+        hit += sum(p.ratio.low <= true.get(n, 1.0) <= p.ratio.high for n, p in found.items() if n != REFERENCE)
+        told += sum(found[n].ratio.low > 1 for n in ("hapo-1", "hapo-0.1")) + (found["laser-60"].ratio.high < 1)
+        first = [p.name for p in soonest(study, list(found.values()))]
+        assert first[0].startswith("laser-60") and first[-1] == "hapo-1" and "hapo-0.1" not in first
+    assert 0.92 <= hit / (40 * (len(found) - 1)) <= 0.99 and told >= 115
+    assert half_way(np.array([9.0, 9, 9, 3, 3, 3, 9]), 5.0) == 5 and half_way(np.full(7, 9.0), 5.0) is None
 
 
 def test_the_readme_has_the_table_and_keeps_its_words(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The study's pages from its two files: `python -m benchmarks.study FOLDER [--claims docs/claims.md] [--readme README.md]`.
 
-Writes FOLDER/report.md, table.png, claims.md (or where it is said) and warning.md. FOLDER: what `python -m benchmarks.study.gather`
-made. What a page has above its mark stays, and of the README all but the table.
+Writes FOLDER/report.md, table.png, pace.png, claims.md (or where it is said) and warning.md. FOLDER: what
+`python -m benchmarks.study.gather` made. What a page has above its mark stays, and of the README all but the table.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.study import claims, figure, report, summary, warning
+from benchmarks.study import claims, figure, pace, report, summary, warning
 from benchmarks.study.runs import load
 from benchmarks.study.uncertainty import measure
 from benchmarks.tables import publish
@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         uncertainty = measure(study)
         (folder / "report.md").write_text(report.report(study, uncertainty), encoding="utf-8")
         figure.draw(study, uncertainty, folder / "table.png")
+        pace.draw(study, uncertainty, folder / "pace.png")
         publish(warning.report(study) + "\n", folder / "warning.md")
         publish(claims.page(study, uncertainty) + "\n", given.claims or folder / "claims.md")
         if given.readme:

@@ -55,3 +55,8 @@ def against_linear(study: Study, u: Uncertainty, name: str) -> Against | None:
     reached = mixture(u.mean[chosen[0]], u.mean[chosen[1]], mean[1])
     draws = drawn[:, 0] - mixture(u.draws[chosen[0]], u.draws[chosen[1]], drawn[:, 1])
     return Against(u.estimate(float(mean[0] - reached), draws), chosen)
+
+
+def all_against_linear(study: Study, u: Uncertainty) -> dict[str, Against]:
+    """Every configuration that can be held so."""
+    return {n: a for n in study.configurations if (a := against_linear(study, u, n)) is not None}

@@ -6,8 +6,9 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.metrics import dominated
+from benchmarks.study import pace
 from benchmarks.study.curves import curve_table
-from benchmarks.study.reference import AS_FEW, Against, against_linear
+from benchmarks.study.reference import AS_FEW, Against, all_against_linear
 from benchmarks.study.runs import Floats, Study
 from benchmarks.study.uncertainty import Noise, Uncertainty, noise, text
 from benchmarks.tables import table
@@ -156,6 +157,12 @@ the mixture of two of them with as many tokens in the mean (`benchmarks/study/re
 result here, which favours it. Empty: every linear penalty has more tokens. Front: no other has more accuracy for as few
 tokens.
 
+## How soon
+
+{soon}
+
+![tokens a rollout by training step](pace.png)
+
 ## Each method over its strengths
 
 {curves}
@@ -181,7 +188,7 @@ def report(study: Study, u: Uncertainty) -> str:
     """The whole page."""
     about = study.about
     strengths, found = power(study, u)
-    held = {n: a for n in study.configurations if (a := against_linear(study, u, n)) is not None}
+    held = all_against_linear(study, u)
     distinct, pairs = apart(study, u)
     made = [
         f"- {stage}: " + ", ".join(f"{len(names)} runs by code {code}" for code, names in by.items())
@@ -204,6 +211,7 @@ def report(study: Study, u: Uncertainty) -> str:
         answer=answer({n: a for n, a in held.items() if study.configurations[n].kind != "base"}),
         table=configurations(study, u, held),
         few=AS_FEW,
+        soon=pace.page(study, u, held),
         curves=curve_table(study, u),
         levels=levels(study, u),
         seeds=seeds(study),
