@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.intervals import Estimate
-from benchmarks.study import warning
+from benchmarks.study import long, warning
 from benchmarks.study.claims import better, claims, equal
 from benchmarks.study.curves import curves
 from benchmarks.study.figure import front
@@ -229,6 +229,24 @@ def test_a_fall_is_seen_where_it_is() -> None:
     accuracy = np.concatenate([np.full(50, 0.9), np.full(50, 0.5)])
     assert fall(accuracy) == 53  # three of ten at 0.5 are the first to pull the mean 0.1 down
     assert fall(np.full(30, 0.9)) is None
+
+
+def test_the_long_claim_says_when_each_seed_fell() -> None:
+    rng = np.random.default_rng(7)
+    found = {"base": Measured("base", "base", (0,), np.ones((1, 400)), np.full((1, 400), 100.0))}
+    steps = {}
+    for name in ("plain", "az-0.2", "az-0.5", "grpo-lambda-0.2", "grpo-lambda-0.5"):
+        found[name] = made(rng, name, 0.4 if name == "az-0.5" else 0.9, seeds=2)
+        for seed in (0, 1):
+            down = 0.5 * (np.arange(100) >= 50) if name == "az-0.5" and seed else np.zeros(100)
+            steps[name, seed] = {"accuracy": 0.9 - down, "tokens": np.full(100, 60.0)}
+    study = Study(np.arange(400), np.array(["1"] * 400), found, steps, {}, {})
+    u = measure(study, 200)
+    told = long.claim(study, u)
+    assert (
+        told.verdict == "confirmed" and "never/53 (all)" in told.number and "never/never (best groups)" in told.number
+    )
+    assert "| az-0.5" in long.report(study, u)
 
 
 def test_the_front_rises_from_fewest_tokens_to_most() -> None:

@@ -1,7 +1,9 @@
-"""The study's pages from its two files: `python -m benchmarks.study FOLDER [--claims docs/claims.md] [--readme README.md]`.
+"""The study's pages from what `python -m benchmarks.study.gather` made of the sweep `table`:
 
-Writes FOLDER/report.md, table.png, pace.png, claims.md (or where it is said) and warning.md. FOLDER: what
-`python -m benchmarks.study.gather` made. What a page has above its mark stays, and of the README all but the table.
+python -m benchmarks.study FOLDER [--claims docs/claims.md] [--long FOLDER of the sweep `long`] [--readme README.md]
+
+Writes FOLDER/report.md, table.png, pace.png, claims.md (or where it is said) and warning.md. What a page has above its mark stays, and
+of the README all but the table.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.study import claims, figure, pace, report, summary, warning
+from benchmarks.study import claims, figure, long, pace, report, summary, warning
 from benchmarks.study.runs import load
 from benchmarks.study.uncertainty import measure
 from benchmarks.tables import publish
@@ -25,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--claims", type=Path, help="the page of the claims (default: FOLDER/claims.md)")
+    parser.add_argument("--long", type=Path, help="the runs of 400 steps, for a claim of their own")
     parser.add_argument("--readme", type=Path, help="a page with the summary's marks, between which it is written anew")
     given = parser.parse_args(argv)
     folder: Path = given.folder
@@ -35,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         figure.draw(study, uncertainty, folder / "table.png")
         pace.draw(study, uncertainty, folder / "pace.png")
         publish(warning.report(study) + "\n", folder / "warning.md")
-        publish(claims.page(study, uncertainty) + "\n", given.claims or folder / "claims.md")
+        more = [long.claim(of := load(given.long), measure(of))] if given.long else []
+        publish(claims.page(study, uncertainty, more) + "\n", given.claims or folder / "claims.md")
         if given.readme:
             summary.write(study, uncertainty, given.readme)
     except TautError as error:

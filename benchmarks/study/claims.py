@@ -7,6 +7,7 @@ outside of it. All else is undecided."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -213,8 +214,8 @@ def claims(study: Study, u: Uncertainty) -> list[Claim]:
     return out
 
 
-def page(study: Study, u: Uncertainty) -> str:
-    """The claims as a table."""
+def page(study: Study, u: Uncertainty, more: Sequence[Claim] = ()) -> str:
+    """The claims as a table, those of other studies last."""
     rows = [["paper", "claim", "what was run", "number", "verdict", "what would change it"]]
-    rows += [[c.paper, c.says, c.run, c.number, f"**{c.verdict}**", c.change] for c in claims(study, u)]
+    rows += [[c.paper, c.says, c.run, c.number, f"**{c.verdict}**", c.change] for c in [*claims(study, u), *more]]
     return table(rows)
