@@ -2,8 +2,8 @@
 
 python -m benchmarks.study FOLDER [--claims docs/claims.md] [--long FOLDER of the sweep `long`] [--readme README.md]
 
-Writes FOLDER/report.md, table.png, pace.png, claims.md (or where it is said) and warning.md. What a page has above its mark stays, and
-of the README all but the table.
+Writes FOLDER/report.md, table.png, pace.png, claims.md (or where it is said) and warning.md. What a page has above its mark stays,
+and of the README all but the table.
 """
 
 from __future__ import annotations
