@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.study.reference import against_linear
+from benchmarks.study.pace import REFERENCE, paces
+from benchmarks.study.reference import Against, all_against_linear
 from benchmarks.study.runs import Study
 from benchmarks.study.uncertainty import Uncertainty, text
 from benchmarks.tables import table
@@ -39,15 +40,21 @@ SHOWN = {
 
 def summary(study: Study, u: Uncertainty) -> str:
     """The table. Those of SHOWN that the study lacks are left out."""
-    rows = [["configuration", "seeds", "accuracy", "tokens", "accuracy to linear penalties at equal tokens"]]
+    held = all_against_linear(study, u)
+    ratios = {p.name: "1" if p.name == REFERENCE else text(p.ratio, 2) for p in paces(study, u, held)}
+    against = "accuracy to linear penalties at equal tokens"
+    rows = [["configuration", "seeds", "accuracy", "tokens", against, f"training tokens to {SHOWN[REFERENCE]}'s"]]
     for name, label in SHOWN.items():
         c = study.base if name == "base" else study.configurations.get(name)
         if c is not None:
-            held = against_linear(study, u, c.name)
             seeds = "" if c is study.base else str(len(c.seeds))
             accuracy, tokens = text(u.of(c.name, "accuracy")), text(u.of(c.name, "tokens"), 1)
-            rows.append([label, seeds, accuracy, tokens, text(held.value, 3, True) if held else ""])
+            rows.append([label, seeds, accuracy, tokens, _text(held.get(c.name)), ratios.get(c.name, "")])
     return table(rows)
+
+
+def _text(held: Against | None) -> str:
+    return text(held.value, 3, True) if held else ""
 
 
 def write(study: Study, u: Uncertainty, page: Path) -> None:
