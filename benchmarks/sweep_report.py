@@ -21,6 +21,7 @@ from benchmarks.pareto import (
 )
 from benchmarks.scores import score
 from benchmarks.statistics import CONFIDENCE, RESAMPLES, SEED, Comparison, by_level, compare
+from benchmarks.sweep_training import NOTE, training
 from benchmarks.tables import table
 from rewards.errors import TautError
 
@@ -68,6 +69,7 @@ def write_report(
         _section("Neighbours, from fewest tokens to most", neighbours(points, configurations), PAIRED),
         _section("By level", levels(configurations)),
         _section("Between seeds (standard deviation)", spread(points)),
+        _section("What training took", training(runs, sweep.labels, reference or _reference(points)), NOTE),
         *(_section(title, body) for title, body in (sections or {}).items()),
         _section("Warnings", "\n".join(f"- {w}" for w in warnings)),
         _section("Wall time", "\n".join(f"- {name}: {clock(s)}" for name, s in seconds.items() if s)),

@@ -24,7 +24,8 @@ from benchmarks import pareto, sweep_code, sweep_jobs
 from benchmarks.board import Board, Follower, LiveBoard
 from benchmarks.jobs import Job, LocalProcess, Slot, Stage, run_jobs, slots, tail
 from benchmarks.sweep import main
-from benchmarks.sweep_plan import Planned, load_sweep, plan
+from benchmarks.sweep_plan import Planned, SweepConfig, load_sweep, plan
+from benchmarks.sweep_training import training
 from benchmarks.warm import TAUT, warm
 from rewards.errors import TautError
 
@@ -345,6 +346,27 @@ def test_a_sweep_ends_with_table_picture_and_report_and_is_not_made_twice(tmp_pa
     assert "plain-s0: finished before" in capsys.readouterr().out
     assert call("evaluation.samples=3") == 0  # only what changed is made again
     assert [c.split()[0] for c in calls()] == ["eval"] * 5
+
+
+def test_the_report_says_what_training_took(tmp_path: Path) -> None:
+    described = {"laser": {"recipe": "laser"}, "plain": {"reward": {"type": "correct"}}}
+    sweep = SweepConfig.model_validate({"runs": described, "seeds": [0, 1]})
+    runs = plan(sweep, tmp_path)
+    assert training(runs, {}, None) == ""
+    for run in runs:
+        if run.config is not None:
+            run.folder.mkdir()
+            short = run.configuration == "laser"
+            tokens = [100 - 5 * i * short + run.config.seed for i in range(10)]
+            rows = [{"step": i + 1, "tokens": t, "rollouts": 20, "alarms": []} for i, t in enumerate(tokens)]
+            rows[-1]["alarms"] = ["length collapse: x"] * short
+            (run.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    first, second = training(runs, {"laser": "LASER"}, "plain").splitlines()[2:]
+    assert [c.strip() for c in first.split("|")[1:-1]] == ["plain", "10", "20 k [20 k, 20 k]", "", "100 → 100", ""]
+    share = [(775 + 10 * s) / (1000 + 10 * s) for s in (0, 1)]
+    assert [c.strip() for c in second.split("|")[1:-1]] == [
+        "LASER", "10", "16 k [16 k, 16 k]", f"{np.mean(share):.2f} [{share[0]:.2f}, {share[1]:.2f}]", "100 → 56", "length collapse",
+    ]  # fmt: skip
 
 
 def test_a_failing_run_is_told_the_others_go_on_and_an_interrupted_one_is_resumed(
