@@ -18,7 +18,7 @@ ENDS = 0.1  # share of the steps at either end whose rollouts' lengths are told
 
 NOTE = (
     "Tokens sampled: of all rollouts of a training, mean over seeds and, in brackets, their range; as a share of the first line's: "
-    "seed by seed. First and last: a tenth of the steps. Configurations that end at one point can differ in how soon they are there."
+    "seed by seed. First and last: a tenth of the steps. What ends at one point can differ in how soon it is there."
 )
 
 
