@@ -66,6 +66,8 @@ def claim(study: Study, u: Uncertainty) -> Claim:
     numbers = []
     for alpha in ("0.2", "0.5"):
         best, all_groups = f"grpo-lambda-{alpha}", f"az-{alpha}"
+        if not {best, all_groups} <= set(study.configurations):
+            continue  # the sweep is not that far
         fell = ["/".join(falls(study, n)) for n in (best, all_groups)]
         differences = (u.difference(best, all_groups, m) for m in ("accuracy", "tokens"))
         a, t = (text(e, digits, True) for e, digits in zip(differences, (3, 1), strict=True))
