@@ -132,7 +132,7 @@ class AlarmConfig(_Config):
 
     collapse: float = Field(default=0.4, description="mean tokens below this share of the start")
     explosion: float = Field(default=3.0, description="mean tokens above this multiple of the start")
-    wrong_up: float = Field(default=0.5, description="wrong rollouts with a positive advantage")
+    wrong_up: float = Field(default=0.35, description="wrong rollouts with a positive advantage")
     no_signal: float = Field(default=0.95, description="groups in which no rollout has an advantage")
     truncation: float = 0.9
     empty: float = 0.5
