@@ -58,7 +58,8 @@ _ORDER = (
 )
 _STEPS = (
     "Rank correlation of the predicted slopes with the runs' own logs in these steps, over the {seeds} seed(s) that all"
-    " configurations have; seeds: of two seeds among themselves. Step 1 is the base model's."
+    " configurations have; seeds: of two seeds among themselves. Step 1 is the base model's. The last line: of all these steps,"
+    " of which the tokens are what training costs."
 )
 
 
@@ -123,7 +124,8 @@ def report(
     ]
     parts += ["## In the first steps, and at the end", _kinds(rows, resamples), _ORDER]
     if reach:
-        parts += ["## How far an arrow reaches", _steps(reach), _STEPS.format(seeds=len(common_seeds(rows)))]
+        whole = reached(rows, reach[0].first, reach[-1].last, resamples)
+        parts += ["## How far an arrow reaches", _steps([*reach, whole]), _STEPS.format(seeds=len(common_seeds(rows)))]
     parts += ["## What pruning by arrows keeps", _pruned(rows)]
     if refused:
         by_reason: dict[str, list[str]] = {}
