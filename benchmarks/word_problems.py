@@ -9,20 +9,19 @@ two files, decided by a hash of its text; the operations come in turn, so every 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.overthinker.problems import PATIENCE, below
+from benchmarks.overthinker.problems import PATIENCE, Split, below, split_of
 from rewards.errors import TautError
 
 NAMES = (
     "Anna", "Ben", "Carla", "David", "Emma", "Frank", "Grace", "Henry", "Ivy", "Jack", "Kate", "Leo", "Mia", "Noah", "Olga", "Paul",
 )  # fmt: skip
-THINGS = ["apples", "books", "coins", "stickers", "pens", "cards", "shells", "marbles", "eggs", "stamps"]
+THINGS = ("apples", "books", "coins", "stickers", "pens", "cards", "shells", "marbles", "eggs", "stamps")
 TEXTS = {
     "add": (
         "{a} has {x} {things}. {b} gives {a} {y} more. How many {things} does {a} have now?",
@@ -53,9 +52,8 @@ def draw(operation: str, rng: random.Random) -> tuple[str, int]:
     return text.format(a=a, b=b, things=things, x=x, y=y), answer
 
 
-def make(count: int, split: str, seed: int = 0) -> list[dict[str, str]]:
-    """`count` problems (id, problem, answer, level: the operation) of the split, "train" or "heldout". Raises TautError where so
-    many do not exist."""
+def make(count: int, split: Split, seed: int = 0) -> list[dict[str, str]]:
+    """`count` problems (id, problem, answer, level: the operation) of the split. Raises TautError where so many do not exist."""
     rng = random.Random(f"{split} {seed}")
     rows: dict[str, dict[str, str]] = {}
     idle = 0
@@ -65,7 +63,7 @@ def make(count: int, split: str, seed: int = 0) -> list[dict[str, str]]:
         idle += 1
         if idle > PATIENCE:
             raise TautError(f"{split}: {count} different problems do not exist; ask for {len(rows)} at most")
-        if text in rows or (hashlib.sha256(text.encode()).digest()[0] % 3 == 0) != (split == "heldout"):
+        if text in rows or split_of(text) != split:
             continue
         rows[text] = {"id": f"{split}/{len(rows)}", "problem": text, "answer": str(answer), "level": operation}
         idle = 0
@@ -84,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     try:
         splits = {
-            name: make(count, name, given.seed) for name, count in (("train", given.train), ("heldout", given.heldout))
+            "train": make(given.train, "train", given.seed),
+            "heldout": make(given.heldout, "heldout", given.seed),
         }
     except TautError as error:
         print(f"benchmarks.word_problems: {error}", file=sys.stderr)

@@ -14,10 +14,10 @@ from benchmarks.study.claims import better, claims, equal
 from benchmarks.study.curves import curves
 from benchmarks.study.figure import front
 from benchmarks.study.long import fall
-from benchmarks.study.pace import REFERENCE, half_way, paces, soonest
+from benchmarks.study.pace import REFERENCE, WINDOW, paces, soonest
 from benchmarks.study.reference import Against, against_linear, best, mixture
 from benchmarks.study.report import answer, report
-from benchmarks.study.runs import Measured, Study, load
+from benchmarks.study.runs import Measured, Study, first_down, load
 from benchmarks.study.summary import BEGIN, SHOWN, summary, write
 from benchmarks.study.uncertainty import Noise, measure, measure_these, moderate, noise, two_way
 from rewards.errors import TautError
@@ -172,7 +172,10 @@ def test_a_slower_configuration_is_told_however_seeds_move_all_alike() -> None:
         first = [p.name for p in soonest(study, list(found.values()))]
         assert first[0].startswith("laser-60") and first[-1] == "hapo-1" and "hapo-0.1" not in first
     assert 0.92 <= hit / (40 * (len(found) - 1)) <= 0.99 and told >= 115
-    assert half_way(np.array([9.0, 9, 9, 3, 3, 3, 9]), 5.0) == 5 and half_way(np.full(7, 9.0), 5.0) is None
+    assert (
+        first_down(np.array([9.0, 9, 9, 3, 3, 3, 9]), WINDOW, 5.0) == 5
+        and first_down(np.full(7, 9.0), WINDOW, 5.0) is None
+    )
 
 
 def test_the_readme_has_the_table_and_keeps_its_words(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.study.claims import Claim, better
-from benchmarks.study.runs import Floats, Study, load
+from benchmarks.study.runs import Floats, Study, first_down, load, trailing
 from benchmarks.study.uncertainty import Uncertainty, measure, text
 from benchmarks.tables import publish, table
 from rewards.errors import TautError
@@ -25,16 +25,9 @@ WINDOW, FALL = 10, 0.1
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
-def means(values: Floats) -> Floats:
-    """Trailing means over WINDOW steps, from the WINDOW-th on."""
-    return np.convolve(values, np.full(WINDOW, 1 / WINDOW), mode="valid").astype(np.float64)
-
-
 def fall(accuracy: Floats) -> int | None:
     """The step (from 1) at which a run falls, None where it never does."""
-    smooth = means(accuracy)
-    below = np.flatnonzero(smooth <= smooth[0] - FALL)
-    return int(below[0]) + WINDOW if len(below) else None
+    return first_down(accuracy, WINDOW, trailing(accuracy, WINDOW)[0] - FALL)
 
 
 def falls(study: Study, name: str) -> list[str]:
@@ -48,7 +41,7 @@ def report(study: Study, u: Uncertainty) -> str:
     rows = [["configuration", "seeds", "fell at step", "lowest training accuracy", "accuracy", "tokens"]]
     for c in study.trained:
         steps = [study.steps[c.name, seed]["accuracy"] for seed in c.seeds]
-        lowest = ", ".join(f"{means(s).min():.3f}" for s in steps)
+        lowest = ", ".join(f"{trailing(s, WINDOW).min():.3f}" for s in steps)
         ended = text(u.of(c.name, "accuracy")), text(u.of(c.name, "tokens"), 1)
         rows.append([c.name, str(len(c.seeds)), ", ".join(falls(study, c.name)), lowest, *ended])
     pairs = [["against", "Δ accuracy", "Δ tokens"]]
@@ -95,7 +88,7 @@ def draw(study: Study, path: Path) -> None:
     for axes, quantity in zip(panels, ("accuracy", "tokens"), strict=True):
         for c, color in zip(study.trained, itertools.cycle(COLORS)):
             for i, seed in enumerate(c.seeds):
-                line = means(study.steps[c.name, seed][quantity])
+                line = trailing(study.steps[c.name, seed][quantity], WINDOW)
                 at = np.arange(WINDOW, WINDOW + len(line))
                 axes.plot(at, line, color=color, linewidth=1.1, alpha=0.85, label=c.name if not i else None)
         axes.set_xlabel("step")

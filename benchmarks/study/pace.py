@@ -19,7 +19,7 @@ from scipy.stats import t as student
 
 from benchmarks.intervals import CONFIDENCE, Estimate
 from benchmarks.study.reference import Against, all_against_linear
-from benchmarks.study.runs import Floats, Study
+from benchmarks.study.runs import Floats, Study, first_down, trailing
 from benchmarks.study.uncertainty import SETTLED, Uncertainty, moderate, text
 from benchmarks.tables import table
 
@@ -33,12 +33,11 @@ DRAWN = ("linear", "laser", "alp", "dler", "grpo-lambda", "hapo", "pear", "think
 
 @dataclass(frozen=True)
 class Pace:
-    """ratio: of the configuration's tokens in training to the reference's, its standard error that of the logarithm; tokens: of a
-    rollout, mean over training and seeds; half: by seed, the step at which half of what the reference saves is saved, or None."""
+    """ratio: of the configuration's tokens in training to the reference's, its standard error that of the logarithm; half: by
+    seed, the step at which half of what the reference saves is saved, or None."""
 
     name: str
     ratio: Estimate
-    tokens: float
     half: tuple[int | None, ...]
 
 
@@ -75,16 +74,9 @@ def paces(study: Study, u: Uncertainty, held: Mapping[str, Against]) -> list[Pac
             value = float(apart[i].mean())
             wide = error.get(i, 0.0) * float(student.ppf((1 + CONFIDENCE) / 2, moderated.freedom + len(seeds) - 1))
             ratio = Estimate(math.exp(value), error.get(i, 0.0), math.exp(value - wide), math.exp(value + wide))
-            half = tuple(half_way(study.steps[names[i], seed]["tokens"], goal) for seed in seeds)
-            found.append(Pace(names[i], ratio, float(tokens_of(study, names[i]).mean()), half))
+            half = tuple(first_down(study.steps[names[i], seed]["tokens"], WINDOW, goal) for seed in seeds)
+            found.append(Pace(names[i], ratio, half))
     return found
-
-
-def half_way(tokens: Floats, goal: float) -> int | None:
-    """The step (from 1) at which the mean of WINDOW steps is first at `goal` tokens or below."""
-    means = np.convolve(tokens, np.full(WINDOW, 1 / WINDOW), mode="valid")
-    below = np.flatnonzero(means <= goal)
-    return int(below[0]) + WINDOW if len(below) else None
 
 
 def soonest(study: Study, found: list[Pace]) -> list[Pace]:
@@ -138,8 +130,8 @@ def draw(study: Study, u: Uncertainty, path: Path) -> None:
     }
     names = ["plain", *(of[m] for m in DRAWN if m in of)]
     for name, color in zip(names, ("#999999", *COLORS), strict=False):
-        runs = np.array([study.steps[name, seed]["tokens"] for seed in study.configurations[name].seeds])
-        smooth = np.apply_along_axis(lambda r: np.convolve(r, np.full(WINDOW, 1 / WINDOW), mode="valid"), 1, runs)
+        seeds = study.configurations[name].seeds
+        smooth = np.array([trailing(study.steps[name, seed]["tokens"], WINDOW) for seed in seeds])
         at = np.arange(WINDOW, WINDOW + smooth.shape[1])
         axes.fill_between(at, smooth.min(axis=0), smooth.max(axis=0), color=color, alpha=0.15, linewidth=0)
         axes.plot(at, smooth.mean(axis=0), color=color, linewidth=1.6, label=name)

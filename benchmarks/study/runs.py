@@ -105,6 +105,17 @@ def load(folder: Path) -> Study:
     return Study(problems, level, found, steps, alarms, about)
 
 
+def trailing(values: Floats, window: int) -> Floats:
+    """Means over `window` steps, from the window-th step on."""
+    return np.convolve(values, np.full(window, 1 / window), mode="valid").astype(np.float64)
+
+
+def first_down(values: Floats, window: int, goal: float) -> int | None:
+    """The step (from 1) at which the mean of `window` steps is first at `goal` or below; None where it never is."""
+    below = np.flatnonzero(trailing(values, window) <= goal)
+    return int(below[0]) + window if len(below) else None
+
+
 def _means(index: NDArray[Any], correct: Floats, length: Floats, problems: int) -> Floats:
     """(2, P): mean correctness and length of each problem's samples with a verdict."""
     known = ~np.isnan(correct)
