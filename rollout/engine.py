@@ -64,6 +64,9 @@ class EngineConfig(BaseModel):
     feed: Literal["fixed", "free"] = Field(
         default="fixed", description="workers get pieces cut by order alone (same bits at any time), or share one queue"
     )
+    weights: Literal["store", "broadcast"] = Field(
+        default="store", description="how Ray workers get new ones: from Ray's object store, or (vLLM) by one broadcast"
+    )
     deadline_s: float = Field(default=300.0, gt=0, description="longest a Ray worker may be without any progress")
     core: int | None = Field(default=None, ge=0, description="run this process on one CPU core, one thread")
 

@@ -22,8 +22,9 @@ from rewards.errors import TautError
 from rollout import cluster
 from rollout.engine import EngineConfig, Enough, OnDone, Refresh, check_request
 from rollout.schedule import Schedule, Watch
+from rollout.transfer import Broadcast
 from rollout.types import Completion, Prompt
-from rollout.weights import stored
+from rollout.weights import Stored, stored
 from rollout.worker import Report, Worker
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ class RayPool:
         self._watch = Watch(config.workers)
         self._failures = [0] * config.workers
         self._events: list[dict[str, Any]] = []
-        self._weights: Any = None  # the latest, in Ray's object store
+        self._latest: Mapping[str, torch.Tensor] | None = None  # the latest weights
+        self._weights: Any = None  # they, in Ray's object store, once they were asked for there
+        self._broadcast: Broadcast | None = None
         self._canary: tuple[Sequence[int], list[float]] | None = None  # what a healthy worker scored since then
         self._schedule: Schedule | None = None
         self._take: Callable[[int, Completion], None] = lambda item, completion: None
@@ -101,6 +104,8 @@ class RayPool:
         except BaseException:
             self.close()
             raise
+        if config.weights == "broadcast":
+            self._broadcast = self._open_broadcast()
         gc.freeze()  # what is there by now stays; a full collection over it would hold up reports for a third of a second
         first = self.facts[0]
         self.name = f"{first['name']} x {config.workers}"
@@ -150,14 +155,37 @@ class RayPool:
         return [c for c in completions if c is not None]
 
     def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
-        """Put the weights into the object store once; every worker loads them from there."""
-        self._weights, self.version, self._canary = stored(weights), version, None
-        self._all(_Command("load_weights", (self._weights, version)))
+        """Broadcast the weights, or put them into the object store once, from where every worker loads them."""
+        self._take_up(weights, version)
+        if self._broadcast is not None and not isinstance(weights, Stored):
+            self._pump(self._busy)  # a worker that is being restarted is waited for, and nobody waits for it in a group
+            if self._broadcast.send(weights, version, self._ask):
+                return
+        self._all(_Command("load_weights", (self._in_store(), version)))
 
     def _swap(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Have every worker take up new weights between two tokens; nothing is waited for."""
-        self._weights, self.version, self._canary = stored(weights), version, None
-        self._each(lambda member: member.actor.swap.remote(self._weights, version))
+        self._take_up(weights, version)
+        reference = self._in_store()
+        self._each(lambda member: member.actor.swap.remote(reference, version))
+
+    def _take_up(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
+        self._latest, self._weights, self.version, self._canary = weights, None, version, None
+
+    def _in_store(self) -> Any:
+        """Where Ray's object store has the latest weights; put there when first asked for."""
+        if self._weights is None and self._latest is not None:
+            self._weights = stored(self._latest)
+        return self._weights
+
+    def _open_broadcast(self) -> Broadcast:
+        if any(facts["name"] != "vllm" for facts in self.facts):
+            self.close()
+            raise TautError(
+                f"rollout.weights=broadcast: only vLLM's engines can receive one, and these are {self.facts[0]['name']}; set "
+                "rollout.engine=vllm, or rollout.weights=store"
+            )
+        return Broadcast(self.config.workers, self.config.tensor_parallel, self._gpus > 0)
 
     def score(self, ids: Sequence[int]) -> list[float]:
         return self._all(_Command("score", (list(ids),)), [0])[0]
@@ -180,7 +208,7 @@ class RayPool:
             self._each(lambda member: ray.kill(member.actor))
             if self._group is not None:
                 cluster.release(self._group)
-            self._weights = self._group = None
+            self._latest = self._weights = self._group = None
             if self._owns_ray:
                 ray.shutdown()
         self._members, self._owns_ray = [], False
@@ -188,10 +216,15 @@ class RayPool:
     def _all(self, command: _Command, workers: Sequence[int] | None = None) -> list[Any]:
         """The result of a command on each worker."""
         chosen = range(self.config.workers) if workers is None else workers
+        return self._ask(command.method, [command.args] * len(chosen), chosen)
+
+    def _ask(self, method: str, args: Sequence[tuple[Any, ...]], workers: Sequence[int] | None = None) -> list[Any]:
+        """The result of a method on each worker, of arguments of its own."""
+        chosen = range(self.config.workers) if workers is None else workers
         results: dict[int, Any] = {}
-        for worker in chosen:
+        for worker, own in zip(chosen, args, strict=True):
             told = lambda result, worker=worker: results.__setitem__(worker, result)  # noqa: E731
-            self._members[worker].todo.append(_Command(command.method, command.args, told))
+            self._members[worker].todo.append(_Command(method, own, told))
         self._pump(lambda: len(results) < len(chosen))
         return [results[worker] for worker in chosen]
 
@@ -315,13 +348,15 @@ class RayPool:
         log.warning("rollout worker %d: %s; restarting it%s", worker, reason, f"\n{stack}" if stack else "")
         old = self._members[worker]
         ray.kill(old.actor)
+        if self._broadcast is not None:
+            self._broadcast.leave()
         if self._schedule is not None:
             self._schedule.lost(worker)
         new = self._members[worker] = self._spawn(worker)
         new.down = old.down or (time.monotonic(), reason, stack)
         asked = [c for c in (old.command, *old.todo) if c and not c.setup and c.method != "generate"]
-        if self._weights is not None and not any(c.method == "load_weights" for c in asked):
-            new.todo.append(_Command("load_weights", (self._weights, self.version), setup=True))
+        if self._latest is not None and not any(c.method == "load_weights" for c in asked):
+            new.todo.append(_Command("load_weights", (self._in_store(), self.version), setup=True))
         if self._canary is not None:
             new.todo.append(_Command("score", (self._canary[0],), lambda scores: self._agrees(worker, scores), True))
         new.todo.extend(asked)

@@ -62,7 +62,7 @@ class VllmEngine:
                 f"model={model_path}: on a CPU vLLM cannot do head_dim={size}, only one of "
                 f"{', '.join(map(str, CPU_HEAD_DIMS))}; set rollout.engine=transformers"
             )
-        self._repacks = not gpu
+        self._repacks, self._joined = not gpu, False
         _set_environment(gpu, Path(model_path).is_dir(), config.tensor_parallel)
         room: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
         if not gpu:
@@ -70,6 +70,11 @@ class VllmEngine:
             room = {"kv_cache_memory_bytes": config.kv_cache_gib * GIB, "enable_chunked_prefill": False}
         if config.tensor_parallel > 1:  # its processes are children of this one, and get weights through shared memory
             room |= {"tensor_parallel_size": config.tensor_parallel, "distributed_executor_backend": "mp"}
+        if config.weights == "broadcast":
+            room |= {
+                "weight_transfer_config": {"backend": "taut"},  # as `rollout.receiver` registers it
+                "worker_extension_cls": "rollout.receiver.Extension",
+            }
         with _process_state_kept():
             from vllm import LLM
 
@@ -135,6 +140,28 @@ class VllmEngine:
             self.llm.reset_prefix_cache(reset_running_requests=True)
         pairs = [(name, tensor.detach()) for name, tensor in weights.items()]
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": pairs})
+        self._is_loaded(version)
+
+    def join(self, meeting: dict[str, Any]) -> None:
+        """Enter the trainer's group; see `rollout.receiver.Meeting`."""
+        self._joined = False
+        self.llm.init_weight_transfer_engine({"init_info": meeting})
+        self._joined = True
+
+    def receive(self, coming: dict[str, Any], version: int) -> bool:
+        """Load weights as they come (`rollout.receiver.Coming`); False for an engine that is in no group. What it raises leaves the
+        model half loaded."""
+        if not self._joined:
+            return False
+        self._joined = False  # until all have come
+        self.llm.start_weight_update()
+        self.llm.update_weights({"update_info": coming})
+        self.llm.finish_weight_update()
+        self._joined = True
+        self._is_loaded(version)
+        return True
+
+    def _is_loaded(self, version: int) -> None:
         if self._repacks:
             self.llm.apply_model(_repack_tied_head)
         self.llm.reset_prefix_cache()

@@ -6,6 +6,7 @@ far the engine's thread has got. A process that answers while its engine's threa
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -19,6 +20,8 @@ from rollout.actor import Actor
 from rollout.engine import EngineConfig, make_engine
 from rollout.types import Completion, Prompt
 from rollout.weights import Arrays, to_tensors
+
+log = logging.getLogger("taut.rollout")
 
 IDLE_S = 0.02  # between two looks for more prompts where the engine has nothing to do
 Ended = tuple[int, int, Completion]  # the command's number, the prompt's position, what came of it
@@ -146,6 +149,19 @@ class Worker(Actor):
 
     def _load_weights(self, arrays: Arrays, version: int) -> None:
         self.engine.load_weights(to_tensors(arrays), version)
+
+    def _join(self, meeting: dict[str, Any]) -> bool:
+        """Whether the engine is in the trainer's group now; see `rollout.transfer`."""
+        try:
+            self.engine.join(meeting)
+        except Exception as error:  # one of the others has died, or is not to be reached
+            log.warning("no group for a broadcast: %s: %s", type(error).__name__, error)
+            return False
+        return True
+
+    def _receive(self, coming: dict[str, Any], version: int) -> bool:
+        """Whether the weights came by the group; an engine that is in none, since it was just started, has them already."""
+        return self.engine.receive(coming, version)
 
     def _score(self, ids: Sequence[int]) -> list[float]:
         return self.engine.score(ids)

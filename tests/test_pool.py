@@ -100,7 +100,9 @@ def test_a_worker_of_two_cores(cluster: None, tmp_path: Path) -> None:
     """Tensor parallel: two processes of vLLM's share the model, get its new weights and end with their worker."""
     old, new = tiny.qwen3(tmp_path / "a", 0, 4, 2), tiny.qwen3(tmp_path / "b", 1, 4, 2)
     pool: Any = make_engine(
-        EngineConfig(engine="vllm", temperature=0.8, workers=1, tensor_parallel=2), str(old), tiny.STOPS
+        EngineConfig(engine="vllm", temperature=0.8, workers=1, tensor_parallel=2, weights="broadcast"),
+        str(old),
+        tiny.STOPS,
     )
     try:
         shares = psutil.Process(pool.facts[0]["pid"]).children(recursive=True)
@@ -109,6 +111,9 @@ def test_a_worker_of_two_cores(cluster: None, tmp_path: Path) -> None:
         assert sync(pool, tiny.weights(new), 1, CANARY, score) < 1e-5
         asked = tiny.prompts(4, 4, (20, 60))
         assert tiny.largest_gap(score, asked, pool.generate(asked)) < 1e-5
+        assert pool._broadcast.sent == 1  # and by the object store:
+        pool._broadcast = None
+        assert sync(pool, tiny.weights(old), 2, CANARY, tiny.trainer_scores(old, 0.8)) < 1e-5
     finally:
         pool.close()
     assert not psutil.wait_procs(shares, timeout=30)[1]

@@ -68,6 +68,11 @@ def reasons(config: TrainConfig) -> Iterator[str]:
         yield (
             f"cluster={config.cluster.address}: nothing would run there; add rollout.workers=N or trainer.ranks=N, or leave it out"
         )
+    if config.rollout.weights == "broadcast" and not config.rollout.workers:
+        yield (
+            "rollout.weights=broadcast: an engine in the trainer's process is handed its weights; add rollout.workers=N, or leave "
+            "it out"
+        )
 
 
 def ignored(config: TrainConfig) -> Iterator[str]:

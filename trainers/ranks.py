@@ -19,6 +19,7 @@ from torch import Tensor
 from rewards.errors import TautError
 from rollout import cluster
 from rollout.actor import Actor
+from rollout.transfer import tcp_store
 from rollout.types import Rollout
 from rollout.weights import Stored, to_arrays
 from trainers.learner import LocalLearner, Measured, Start
@@ -43,7 +44,7 @@ class Rank(Actor):
         import ray
 
         host = ray.util.get_node_ip_address()
-        self._store: Any = _store(host, 0, world, is_master=True, wait_for_workers=False)
+        self._store: Any = tcp_store(host, 0, world, is_master=True, wait_for_workers=False)
         return host, self._store.port
 
     def start(self, rank: int, world: int, place: tuple[str, int], start: Start, gpu: bool) -> dict[str, Any]:
@@ -56,7 +57,7 @@ class Rank(Actor):
             torch.set_num_threads(1)
         if name := _interface():  # gloo would take the one that the host's name stands for, which may be the loopback
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
-        store = self._store if rank == 0 else _store(*place, world, is_master=False)
+        store = self._store if rank == 0 else tcp_store(*place, world, is_master=False)
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if gpu else "gloo",
             store=store,
@@ -91,12 +92,6 @@ def _interface() -> str:
     host = ray.util.get_node_ip_address()
     found = (name for name, addresses in psutil.net_if_addrs().items() if any(a.address == host for a in addresses))
     return next(found, "")
-
-
-def _store(*args: Any, **options: Any) -> Any:
-    from torch import distributed
-
-    return getattr(distributed, "TCPStore")(*args, **options)  # noqa: B009 - torch does not declare it
 
 
 class RankedLearner:

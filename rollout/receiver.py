@@ -1,0 +1,89 @@
+"""What receives a broadcast in each process of a vLLM engine: a backend of vLLM's weight transfer. See `rollout.transfer`.
+
+vLLM imports `Extension` by name in every process of an engine (`worker_extension_cls`), which registers the backend there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from vllm.distributed.weight_transfer.base import (
+    WeightTransferEngine,
+    WeightTransferInitInfo,
+    WeightTransferUpdateInfo,
+)
+from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+
+from rollout.transfer import MEET_S, as_bytes, group_of, tcp_store
+
+
+@dataclass
+class Meeting(WeightTransferInitInfo):
+    """Where the group meets, how many there are, and the rank of this engine's first process in it."""
+
+    host: str
+    port: int
+    world: int
+    gpu: bool
+    offset: int
+
+
+@dataclass
+class Coming(WeightTransferUpdateInfo):
+    """The tensors of one broadcast, in order."""
+
+    names: list[str]
+    dtypes: list[str]
+    shapes: list[list[int]]
+
+
+class Receiver(WeightTransferEngine[Meeting, Coming]):
+    """Takes each tensor as it comes and loads it as from a checkpoint."""
+
+    init_info_cls = Meeting
+    update_info_cls = Coming
+    group: Any = None
+
+    def init_transfer_engine(self, init_info: Meeting) -> None:
+        """Join the trainer's group, in place of one joined before."""
+        self.group = None
+        place = (init_info.host, init_info.port, init_info.world)
+        store = tcp_store(*place, is_master=False, timeout=timedelta(seconds=MEET_S))
+        rank = init_info.offset + self.parallel_config.rank
+        self.group = group_of(store, init_info.host, rank, init_info.world, init_info.gpu)
+
+    def start_weight_update(self) -> None:
+        """Make the model ready to be loaded again, layer by layer."""
+        initialize_layerwise_reload(self.model)
+
+    def update_weights(self, update_info: dict[str, Any]) -> None:
+        """Receive and load one broadcast."""
+        self.receive_weights(self.parse_update_info(update_info))
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def receive_weights(self, update_info: Coming) -> None:
+        """Tensor by tensor: no more than one of them is held twice."""
+        for name, dtype, shape in zip(update_info.names, update_info.dtypes, update_info.shapes, strict=True):
+            tensor = torch.empty(shape, dtype=getattr(torch, dtype), device=self.device)
+            self.group.broadcast(as_bytes(tensor), 0).wait()
+            self.model.load_weights([(name, tensor)])  # type: ignore[operator]
+
+    def finish_weight_update(self) -> None:
+        """Bring what was loaded into the form that the kernels read."""
+        finalize_layerwise_reload(self.model, self.model_config)
+
+    def shutdown(self) -> None:
+        """Leave the group."""
+        self.group = None
+
+
+class Extension:
+    """Adds nothing to vLLM's worker: naming it has this file imported."""
+
+
+WeightTransferEngineFactory.register_engine("taut", Receiver)
