@@ -61,8 +61,12 @@ class Receiver(WeightTransferEngine[Meeting, Coming]):
         initialize_layerwise_reload(self.model)
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
-        """Receive and load one broadcast."""
-        self.receive_weights(self.parse_update_info(update_info))
+        """Receive and load one broadcast. Where it breaks off, the model is left so that it can be loaded again."""
+        try:
+            self.receive_weights(self.parse_update_info(update_info))
+        except BaseException:
+            self.finish_weight_update()
+            raise
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 

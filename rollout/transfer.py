@@ -49,7 +49,7 @@ class Broadcast:
         self._group = None
 
     def send(self, weights: Mapping[str, torch.Tensor], version: int, ask: Ask) -> bool:
-        """Whether all engines have the weights now; else those that were not started anew meanwhile have none of them, or all.
+        """Whether all engines have the weights now; if not, all must be given them in another way before anything else.
 
         ask: has each worker `join` a group, or `receive` weights; the answers say whether it did.
         """
@@ -87,9 +87,14 @@ class Broadcast:
 
     def _send(self, tensors: Sequence[torch.Tensor]) -> None:
         group = self._group  # whoever leaves it meanwhile
-        for tensor in tensors:
-            flat = as_bytes(tensor.detach().to("cuda" if self.gpu else "cpu"))
-            group.broadcast(flat, 0).wait()
+        try:
+            for tensor in tensors:
+                flat = as_bytes(tensor.detach().to("cuda" if self.gpu else "cpu"))
+                group.broadcast(flat, 0).wait()
+        except RuntimeError:
+            self.leave()
+            group.abort()  # else the survivors would wait for what does not come any more
+            raise
 
     @staticmethod
     def _beside(ours: Callable[[], None], theirs: Callable[[], list[Any]]) -> tuple[list[Any], BaseException | None]:

@@ -7,6 +7,7 @@ CUDA graphs; that path has not been run yet. Log-probs are vLLM's "processed" on
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import random
@@ -35,6 +36,8 @@ from rollout.types import Completion, Prompt
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger("taut.rollout")
 
 SEED_BITS = (1 << 63) - 1
 Asked = tuple[int, Sequence[int], Any]  # number, prompt, vLLM's parameters
@@ -149,13 +152,17 @@ class VllmEngine:
         self._joined = True
 
     def receive(self, coming: dict[str, Any], version: int) -> bool:
-        """Load weights as they come (`rollout.receiver.Coming`); False for an engine that is in no group. What it raises leaves the
-        model half loaded."""
+        """Load weights as they come (`rollout.receiver.Coming`). False where the engine is in no group or has not received all:
+        then it must be given weights before anything else."""
         if not self._joined:
             return False
         self._joined = False  # until all have come
         self.llm.start_weight_update()
-        self.llm.update_weights({"update_info": coming})
+        try:
+            self.llm.update_weights({"update_info": coming})
+        except Exception as error:
+            log.warning("weights of version %d broke off: %s: %s", version, type(error).__name__, error)
+            return False
         self.llm.finish_weight_update()
         self._joined = True
         self._is_loaded(version)

@@ -160,7 +160,7 @@ class Worker(Actor):
         return True
 
     def _receive(self, coming: dict[str, Any], version: int) -> bool:
-        """Whether the weights came by the group; an engine that is in none, since it was just started, has them already."""
+        """Whether the weights came by the group."""
         return self.engine.receive(coming, version)
 
     def _score(self, ids: Sequence[int]) -> list[float]:

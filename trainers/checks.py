@@ -68,10 +68,26 @@ def reasons(config: TrainConfig) -> Iterator[str]:
         yield (
             f"cluster={config.cluster.address}: nothing would run there; add rollout.workers=N or trainer.ranks=N, or leave it out"
         )
-    if config.rollout.weights == "broadcast" and not config.rollout.workers:
+    if config.rollout.weights == "broadcast":
+        yield from _no_broadcast(config)
+
+
+def _no_broadcast(config: TrainConfig) -> Iterator[str]:
+    """Where weights cannot go from the trainer to all engines at one moment."""
+    if not config.rollout.workers and not config.cluster.rollout.gpus:
         yield (
             "rollout.weights=broadcast: an engine in the trainer's process is handed its weights; add rollout.workers=N, or leave "
             "it out"
+        )
+    if config.trainer.ranks or config.cluster.trainer.gpus:
+        yield (
+            f"rollout.weights=broadcast, trainer.ranks={config.trainer.ranks}: the ranks put their weights into Ray's object store "
+            "for the engines; set rollout.weights=store"
+        )
+    if config.in_flight:
+        yield (
+            "rollout.weights=broadcast, in_flight=true: each engine takes up new weights when it can, and a broadcast needs all at "
+            "once; set rollout.weights=store, or in_flight=false"
         )
 
 

@@ -22,10 +22,17 @@ rest=$(seq -s, 1 $((gpus - 1)))
 
 srun --nodes=1 --ntasks=1 --overlap -w "${head}" \
     env CUDA_VISIBLE_DEVICES="${rest}" ray start --head --port=6379 --block &
+ray=$!
 for node in $(tail -n +2 <<< "${nodes}"); do
     srun --nodes=1 --ntasks=1 --overlap -w "${node}" ray start --address="${address}" --block &
 done
-until ray status --address="${address}" > /dev/null 2>&1; do sleep 2; done
+until ray status --address="${address}" > /dev/null 2>&1; do
+    if ! kill -0 "${ray}" 2> /dev/null; then
+        echo "Ray did not start on ${head} (its reason is above); is port 6379 in use there? Give another in ${BASH_SOURCE[0]}" >&2
+        exit 1
+    fi
+    sleep 2
+done
 
 out=runs/slurm
 for setting in "$@"; do
