@@ -24,7 +24,7 @@ from rollout.engine import EngineConfig, Enough, OnDone, Refresh, check_request
 from rollout.schedule import Schedule, Watch
 from rollout.transfer import Broadcast
 from rollout.types import Completion, Prompt
-from rollout.weights import Stored, stored
+from rollout.weights import stored
 from rollout.worker import Report, Worker
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class RayPool:
     def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Broadcast the weights, or put them into the object store once, from where every worker loads them."""
         self._take_up(weights, version)
-        if self._broadcast is not None and not isinstance(weights, Stored):
+        if self._broadcast is not None:
             self._pump(self._busy)  # a worker that is being restarted is waited for, and nobody waits for it in a group
             if self._broadcast.send(weights, version, self._ask):
                 return

@@ -116,8 +116,7 @@ def group_of(store: Any, host: str, rank: int, world: int, gpu: bool) -> Any:
         options._timeout = timedelta(seconds=MEET_S)
         group = backend(store, rank, world, options)
     else:
-        if name := _interface_to(host, store.port):  # gloo would take the one that the host's name stands for
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+        choose_interface(host, store.port)
         backend = getattr(distributed, "ProcessGroupGloo")  # noqa: B009 - torch does not declare it
         group = backend(store, rank, world, timedelta(seconds=MEET_S))
     group.broadcast(torch.zeros(1, device="cuda" if gpu else "cpu"), 0).wait()  # so that all are known to be there
@@ -138,14 +137,16 @@ def tcp_store(*args: Any, **options: Any) -> Any:
     return getattr(distributed, "TCPStore")(*args, **options)  # noqa: B009 - torch does not declare it
 
 
-def _interface_to(host: str, port: int) -> str:
-    """The network interface by which this machine reaches that place; "" where it is not known."""
+def choose_interface(host: str, port: int) -> None:
+    """Have gloo use the network interface by which this machine reaches that place, unless the user has chosen one: by itself it
+    takes the one that the host's name stands for, which may be the loopback."""
     import psutil
 
     try:
         with socket.create_connection((host, port), timeout=MEET_S) as reached:
             own = reached.getsockname()[0]
     except OSError:
-        return ""
-    found = (name for name, addresses in psutil.net_if_addrs().items() if any(a.address == own for a in addresses))
-    return next(found, "")
+        return
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(a.address == own for a in addresses):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)

@@ -160,7 +160,7 @@ class VllmEngine:
         self.llm.start_weight_update()
         try:
             self.llm.update_weights({"update_info": coming})
-        except Exception as error:
+        except Exception as error:  # one of the others has died, or was too late
             log.warning("weights of version %d broke off: %s: %s", version, type(error).__name__, error)
             return False
         self.llm.finish_weight_update()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,8 +50,9 @@ def test_a_broadcast_is_survived_and_loads_what_the_store_would(
         assert {v for c in given for v in c.versions} == {version}
 
     def kill(worker: int) -> None:
-        os.kill(pool.facts[worker]["pid"], signal.SIGKILL)
-        psutil.wait_procs([psutil.Process(pool.facts[worker]["pid"])], timeout=30)
+        process = psutil.Process(pool.facts[worker]["pid"])
+        process.kill()
+        psutil.wait_procs([process], timeout=30)
 
     try:
         load(1, 1)

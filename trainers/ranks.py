@@ -7,7 +7,6 @@ are written by all ranks, so the run folder must be at the same place on every n
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -19,7 +18,7 @@ from torch import Tensor
 from rewards.errors import TautError
 from rollout import cluster
 from rollout.actor import Actor
-from rollout.transfer import tcp_store
+from rollout.transfer import choose_interface, tcp_store
 from rollout.types import Rollout
 from rollout.weights import Stored, to_arrays
 from trainers.learner import LocalLearner, Measured, Start
@@ -55,8 +54,7 @@ class Rank(Actor):
 
         if not gpu:
             torch.set_num_threads(1)
-        if name := _interface():  # gloo would take the one that the host's name stands for, which may be the loopback
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+        choose_interface(*place)
         store = self._store if rank == 0 else tcp_store(*place, world, is_master=False)
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if gpu else "gloo",
@@ -82,16 +80,6 @@ class Rank(Actor):
     def progress(self) -> int:
         """Grows with every micro-batch and every call."""
         return self._calls + (self.learner.updater.done if self.learner else 0)
-
-
-def _interface() -> str:
-    """The network interface that other nodes reach this one by; "" where it is not known."""
-    import psutil
-    import ray
-
-    host = ray.util.get_node_ip_address()
-    found = (name for name, addresses in psutil.net_if_addrs().items() if any(a.address == host for a in addresses))
-    return next(found, "")
 
 
 class RankedLearner:
