@@ -17,6 +17,7 @@ from rollout.actor import dump_stack, versions
 
 JOIN_S = 20.0  # until the nodes of a cluster that was just started have come
 KNOCK_S = 15.0  # a head that was just started may need some seconds to listen
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"  # of a gRPC client: preface and settings
 PLACE_S = 60.0  # until a worker's process should be there; after that it is looked whether there is any room for it
 
 
@@ -92,8 +93,8 @@ def _join(places: int, address: str | None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its new default; silences a warning
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
-        _knock(address)
         show_token()
+        _knock(address)
         options["address"] = address
     else:
         cores = max(places, len(os.sched_getaffinity(0)))
@@ -121,25 +122,44 @@ def _join(places: int, address: str | None) -> None:
 
 
 def _knock(address: str) -> None:
-    """Raises TautError where nothing listens at HOST:PORT; Ray itself would try for ten minutes."""
+    """Raises TautError where no head of a Ray cluster answers at HOST:PORT; Ray itself would try for ten minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not port.isdigit():  # "auto", or a name that Ray knows
         return
     until = time.monotonic() + KNOCK_S
-    while True:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-            return
-        except OSError as error:
-            if time.monotonic() > until:
-                raise TautError(_silent(address, error)) from error
-            time.sleep(0.5)
+    while error := _unlike_grpc(host.strip("[]"), int(port)):
+        if time.monotonic() > until:
+            raise TautError(_silent(address, error)) from error
+        time.sleep(0.5)
+    if "://" in address:
+        return
+    try:
+        from ray._raylet import GcsClient
+    except ImportError:  # another Ray: what `ray.init` says must do
+        return
+    try:
+        GcsClient(address=address)
+    except Exception as error:  # some other service, or another port of Ray's
+        raise TautError(_silent(address, error)) from error
+
+
+def _unlike_grpc(host: str, port: int) -> OSError | None:
+    """Why what is there cannot be Ray: nobody listens, or whoever does has no word for a gRPC client."""
+    try:
+        with socket.create_connection((host, port), timeout=5) as line:
+            if os.environ.get("RAY_USE_TLS") == "1":  # it would not answer before a handshake
+                return None
+            line.sendall(GREETING)
+            head = line.recv(9)
+    except OSError as error:
+        return error
+    return None if head[3:4] == b"\x04" else OSError("something else listens there: it does not speak gRPC")
 
 
 def _silent(address: str | None, error: BaseException) -> str:
     return (
-        f"cluster={address}: no Ray cluster answers there ({_line(error)}); start one with `ray start --head`, mend the "
-        "address (RAY_ADDRESS where none is given), or leave it out to start one on this machine"
+        f"cluster={address}: no Ray cluster answers there ({_line(error)}); start one with `ray start --head --port=PORT`, mend "
+        "the address (RAY_ADDRESS where none is given), or leave it out to start one on this machine"
     )
 
 

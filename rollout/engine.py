@@ -67,6 +67,10 @@ class EngineConfig(BaseModel):
     weights: Literal["store", "broadcast"] = Field(
         default="store", description="how Ray workers get new ones: from Ray's object store, or (vLLM) by one broadcast"
     )
+    sleep: bool = Field(
+        default=False,
+        description="vLLM, on a GPU that the trainer shares (mode=sync): give its memory up while that trains",
+    )
     deadline_s: float = Field(default=300.0, gt=0, description="longest a Ray worker may be without any progress")
     core: int | None = Field(default=None, ge=0, description="run this process on one CPU core, one thread")
 
@@ -122,6 +126,11 @@ class Engine(Protocol):
 
     def take_events(self) -> list[dict]:
         """What a log should hold since the last call (a worker restarted); in-process engines: nothing."""
+        ...
+
+    def rest(self) -> None:
+        """Nothing will be asked of it until new weights come; with `EngineConfig.sleep` it gives a GPU's memory up until then (and
+        takes it back by itself if something is asked after all)."""
         ...
 
     def close(self) -> None:
@@ -186,6 +195,11 @@ def make_engine(
         raise TautError(
             f"rollout.tensor_parallel={config.tensor_parallel}: the transformers engine ({why}) runs on one device; set "
             "rollout.engine=vllm, or rollout.tensor_parallel=1"
+        )
+    if config.sleep:
+        raise TautError(
+            f"rollout.sleep=true: the transformers engine ({why}) holds nothing between two calls that it could give up; set "
+            "rollout.engine=vllm, or rollout.sleep=false"
         )
     from rollout.transformers_engine import TransformersEngine
 

@@ -201,6 +201,10 @@ class RayPool:
         events, self._events = self._events, []
         return events
 
+    def rest(self) -> None:
+        if self.config.sleep:
+            self._all(_Command("rest"))
+
     def close(self) -> None:
         import ray
 

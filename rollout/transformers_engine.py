@@ -129,6 +129,9 @@ class TransformersEngine:
     def take_events(self) -> list[dict]:
         return []
 
+    def rest(self) -> None:
+        pass
+
     def close(self) -> None:
         self.__dict__.pop("model", None)
         if self.device.type == "cuda":

@@ -65,7 +65,10 @@ class VllmEngine:
                 f"model={model_path}: on a CPU vLLM cannot do head_dim={size}, only one of "
                 f"{', '.join(map(str, CPU_HEAD_DIMS))}; set rollout.engine=transformers"
             )
-        self._repacks, self._joined = not gpu, False
+        self._repacks, self._joined, self._asleep = not gpu, False, False
+        self._sleeps = config.sleep
+        if config.sleep and not gpu:
+            log.warning("rollout.sleep=true: on a CPU vLLM gives no memory up")
         _set_environment(gpu, Path(model_path).is_dir(), config.tensor_parallel)
         room: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
         if not gpu:
@@ -73,6 +76,8 @@ class VllmEngine:
             room = {"kv_cache_memory_bytes": config.kv_cache_gib * GIB, "enable_chunked_prefill": False}
         if config.tensor_parallel > 1:  # its processes are children of this one, and get weights through shared memory
             room |= {"tensor_parallel_size": config.tensor_parallel, "distributed_executor_backend": "mp"}
+        if config.sleep and gpu:
+            room["enable_sleep_mode"] = True
         if config.weights == "broadcast":
             room |= {
                 "weight_transfer_config": {"backend": "taut"},  # as `rollout.receiver` registers it
@@ -132,6 +137,7 @@ class VllmEngine:
 
     def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Load all weights as if from a checkpoint (this also repacks them for the CPU's kernels)."""
+        self._wake()
         for (
             i,
             name,
@@ -148,6 +154,7 @@ class VllmEngine:
     def join(self, meeting: dict[str, Any]) -> None:
         """Enter the trainer's group; see `rollout.receiver.Meeting`."""
         self._joined = False
+        self._wake()
         self.llm.init_weight_transfer_engine({"init_info": meeting})
         self._joined = True
 
@@ -157,6 +164,7 @@ class VllmEngine:
         if not self._joined:
             return False
         self._joined = False  # until all have come
+        self._wake()
         self.llm.start_weight_update()
         try:
             self.llm.update_weights({"update_info": coming})
@@ -194,6 +202,17 @@ class VllmEngine:
     def take_events(self) -> list[dict]:
         return []
 
+    def rest(self) -> None:
+        """vLLM's sleep of level 1: keys and values are dropped, weights wait in the host's memory."""
+        if self._sleeps and not self._asleep:
+            self.llm.sleep(level=1)
+            self._asleep = True
+
+    def _wake(self) -> None:
+        if self._asleep:
+            self.llm.wake_up()
+            self._asleep = False
+
     def close(self) -> None:
         llm = self.__dict__.pop("llm", None)
         if llm is not None:
@@ -215,6 +234,7 @@ class VllmEngine:
     def _run(self, more: Callable[[bool], list[Asked] | None], ended: Callable[[int, Any], None]) -> None:
         """Tell `ended` the number and vLLM's completion of each (number, prompt, parameters) of `more` as it ends; the process's
         own random state stays."""
+        self._wake()
         engine, under_way = self.llm.llm_engine, self._under_way
         with _process_state_kept():
             try:

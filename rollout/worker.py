@@ -163,5 +163,8 @@ class Worker(Actor):
         """Whether the weights came by the group."""
         return self.engine.receive(coming, version)
 
+    def _rest(self) -> None:
+        self.engine.rest()
+
     def _score(self, ids: Sequence[int]) -> list[float]:
         return self.engine.score(ids)

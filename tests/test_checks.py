@@ -71,6 +71,8 @@ class Blind(ClippedToken):
         (["sampling.samples=1", "advantage=raw", "reward=arora_zanette"], "reward arora_zanette: compares .*sampling.samples is 1"),
         (["sampling.samples=1", "advantage=grpo"], "advantage grpo: compares .*sampling.samples is 1, so it would be 0 everywhere"),
         (["sampling.samples=1", "advantage=canon"], "advantage canon: compares"),
+        # an engine that cannot rest
+        (["rollout.sleep=true", "mode=overlap"], "rollout.sleep=true, mode=overlap: .*set mode=sync"),
     ],
 )  # fmt: skip
 def test_refused(arguments: list[str], says: str) -> None:

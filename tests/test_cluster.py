@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import struct
 import subprocess
 import sys
@@ -79,7 +81,7 @@ def node_dies(folder: str) -> None:
 def test_a_node_dies_in_mid_call(tmp_path: Path) -> None:
     """In a process of its own: this kind of cluster asks for no token, and a process that has shown one is not let in."""
     code = f"from tests.test_cluster import node_dies; node_dies({str(tmp_path)!r})"
-    env = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    env = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -90,6 +92,46 @@ def test_where_no_cluster_answers() -> None:
     with pytest.raises(TautError, match=r"cluster=127\.0\.0\.1:1: no Ray cluster answers there"):
         clusters.connect(1, clusters.ClusterConfig(address="127.0.0.1:1"))
     assert time.monotonic() - start < 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("says", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["mute", "http"])
+def test_where_something_else_listens(says: bytes) -> None:
+    """A port in use by another service: Ray by itself tries for more than four minutes."""
+    start = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):  # until it is closed
+                while True:
+                    line, _ = other.accept()
+                    line.sendall(says)
+                    held.append(line)
+
+        held: list[socket.socket] = []
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(TautError, match=rf"cluster={address}: no Ray cluster answers there \((timed|something)"):
+            clusters.connect(1, clusters.ClusterConfig(address=address))
+        for line in held:
+            line.close()
+    assert time.monotonic() - start < 60
+
+
+@pytest.mark.slow
+def test_a_port_of_ray_that_is_not_its_head(tmp_path: Path) -> None:
+    """Its client's server, which `ray start` also names; and the head beside it is joined."""
+    import ray
+
+    start = time.monotonic()
+    with ray_head(tmp_path) as (address, _):
+        try:
+            with pytest.raises(TautError, match=r"cluster=127\.0\.0\.1:10001: no Ray cluster answers there"):
+                clusters.connect(1, clusters.ClusterConfig(address="127.0.0.1:10001"))
+            assert clusters.connect(1, clusters.ClusterConfig(address=address))
+        finally:
+            ray.shutdown()
+    assert time.monotonic() - start < 120
 
 
 @pytest.mark.slow

@@ -41,7 +41,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=slow_vllm)])
 def started(request: pytest.FixtureRequest, models: tuple[Path, Path]) -> Iterator[Engine]:
-    config = EngineConfig(engine=request.param, temperature=TEMPERATURE, batch_size=16, max_num_seqs=16)
+    config = EngineConfig(
+        engine=request.param, temperature=TEMPERATURE, batch_size=16, max_num_seqs=16, sleep=request.param == "vllm"
+    )
     engine = make_engine(config, str(models[0]), tiny.STOPS)
     yield engine
     engine.close()
@@ -126,6 +128,28 @@ def test_weights_replace_all_that_was_there(engine: Engine, models: tuple[Path, 
     assert all(set(c.versions) == {3} for c in after)
     engine.load_weights(tiny.weights(models[0]), 0)
     assert engine.generate(asked) == before
+
+
+def test_an_engine_that_rests_wakes_when_it_is_asked(engine: Any, models: tuple[Path, Path]) -> None:
+    """On a CPU vLLM stops but keeps its memory; what it is asked to do is the same as on a GPU."""
+    asked = tiny.prompts(4, 4, (40,), seed=5)
+    want, scored = engine.generate(asked), engine.score(CANARY.ids)
+    for _ in range(2):
+        engine.rest()
+    assert engine.name != "vllm" or engine.llm.llm_engine.is_sleeping()
+    assert engine.generate(asked) == want
+    engine.rest()
+    assert engine.score(CANARY.ids) == scored
+    engine.rest()
+    assert sync(engine, tiny.weights(models[1]), 3, CANARY, tiny.trainer_scores(models[1], TEMPERATURE)) < 1e-5
+    assert engine.name != "vllm" or not engine.llm.llm_engine.is_sleeping()
+
+
+def test_only_vllm_sleeps(models: tuple[Path, Path]) -> None:
+    with pytest.raises(
+        TautError, match=r"rollout\.sleep=true: the transformers engine \(rollout\.engine=transformers\)"
+    ):
+        make_engine(EngineConfig(engine="transformers", sleep=True), str(models[0]), tiny.STOPS)
 
 
 def test_a_canary_dies_when_engine_and_trainer_differ(engine: Engine, models: tuple[Path, Path]) -> None:

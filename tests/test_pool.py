@@ -80,7 +80,7 @@ def test_two_workers_are_one_engine_also_when_they_die(cluster: None, models: tu
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 def test_two_vllm_workers(cluster: None, models: tuple[Path, Path]) -> None:
-    config = EngineConfig(engine="vllm", temperature=0.8, max_num_seqs=16, workers=2)
+    config = EngineConfig(engine="vllm", temperature=0.8, max_num_seqs=16, workers=2, sleep=True)
     pool = make_engine(config, str(models[0]), tiny.STOPS)
     try:
         assert pool.name == "vllm x 2"
@@ -89,7 +89,10 @@ def test_two_vllm_workers(cluster: None, models: tuple[Path, Path]) -> None:
         asked = tiny.prompts(8, 4, (20, 60))
         given = pool.generate(asked)
         assert tiny.largest_gap(score, asked, given) < 1e-5
+        pool.rest()
         assert pool.generate(asked) == given
+        pool.rest()
+        assert sync(pool, tiny.weights(models[1]), 2, CANARY, score) < 1e-5
     finally:
         pool.close()
 

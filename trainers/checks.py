@@ -70,6 +70,11 @@ def reasons(config: TrainConfig) -> Iterator[str]:
         )
     if config.rollout.weights == "broadcast":
         yield from _no_broadcast(config)
+    if config.rollout.sleep and config.mode != "sync":
+        yield (
+            f"rollout.sleep=true, mode={config.mode}: the engine samples while the trainer works, with no time to sleep; set "
+            "mode=sync, or rollout.sleep=false"
+        )
 
 
 def _no_broadcast(config: TrainConfig) -> Iterator[str]:

@@ -146,6 +146,7 @@ class Trainer:
         self._untouched = None
         age = staleness(rollouts, progress.step)
         assert age["staleness_max"] <= self.ahead, f"rollouts of step {progress.step} are too old: {age}"
+        self.pipeline.rest()
         with phase("policy"):  # before the reward, for rewards that read the policy's entropy
             columns, old = self.learner.measure(rollouts, reward.needs | config.advantage.needs)
         batch = to_batch(rollouts, **columns)

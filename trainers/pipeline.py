@@ -126,6 +126,11 @@ class Pipeline:
         """The rollouts of a step that was submitted, given out once; raises what sampling them raised."""
         return self._wait(self._steps.pop(step))
 
+    def rest(self) -> None:
+        """Training begins: an engine that would only wait for it may give its memory up."""
+        if not self.threaded:
+            self.sampler.engine.rest()
+
     def run(self, requests: Sequence[Request]) -> list[Rollout]:
         """Rollouts of the newest weights, judged, ahead of all that waits."""
         return self._wait(self._task(requests, self._newest, first=True)).rollouts
