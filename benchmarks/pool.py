@@ -37,6 +37,7 @@ from rollout.worker import Worker
 HELDOUT = CHECKPOINT.parent / "data/heldout.jsonl"
 RESPONSES = "responses.json"
 GROUP = 8
+LATE_S = 0.05
 
 
 class TimerEngine:
@@ -124,11 +125,12 @@ def measure(rollouts: int, rate: float, workers: int, step: int, feed: Feeding, 
             some = [problems[(first + i) % len(problems)] for i in range(step // GROUP)]
             return sampler(heldout_requests(some, template, GROUP, 512))
 
-        correct, begun = 0, time.monotonic()
+        correct, late, begun, stolen = 0, 0, time.monotonic(), _stolen()
         under_way = thread.submit(sample, 0)
         for number in range(steps):
             sampled = under_way.result()
             quantiles.append(np.quantile(delays, [0.5, 0.99, 1.0]))
+            late += sum(delay > LATE_S for delay in delays)
             delays.clear()
             if number + 1 < steps:
                 under_way = thread.submit(sample, number + 1)
@@ -138,19 +140,21 @@ def measure(rollouts: int, rate: float, workers: int, step: int, feed: Feeding, 
             if number == 0 or (number + 1) * 10 // steps > number * 10 // steps:
                 memory.append(((number + 1) * step, round(_resident())))
         seconds = time.monotonic() - begun
+        stolen = (_stolen() - stolen) / seconds
     engine.close()
-    late = np.array(quantiles[1:] or quantiles) * 1e3
+    by_step = np.array(quantiles) * 1e3
     return {
         "rollouts": steps * step,
         "per_second": steps * step / seconds,
         "correct": correct / steps / step,
         "tokens": float(np.mean([len(r) for r in responses])),
         "delay_ms": {
-            "median": float(np.median(late[:, 0])),
-            "99 %": float(np.median(late[:, 1])),
-            "most": float(late[:, 2].max()),
+            "median": float(np.median(by_step[:, 0])),
+            "99 %": float(np.median(by_step[:, 1])),
+            "most": float(by_step[:, 2].max()),
         },
-        "first_step_delay_ms": float(quantiles[0][2] * 1e3),
+        "late": late / steps / step,
+        "stolen": stolen,
         "memory_mib": memory,
     }
 
@@ -161,6 +165,12 @@ def _response(tokenizer: Any, answer: str, rng: np.random.Generator) -> list[int
         *tokenizer.encode(f"<think>{steps}</think>\\boxed{{{answer}}}", add_special_tokens=False),
         tokenizer.eos_token_id,
     ]
+
+
+def _stolen() -> float:
+    """Seconds for which a hypervisor has given our cores to somebody else, their mean."""
+    ticks = int(Path("/proc/stat").read_text().split("\n", 1)[0].split()[8])
+    return ticks / os.sysconf("SC_CLK_TCK") / (os.cpu_count() or 1)
 
 
 def _resident() -> float:
@@ -250,8 +260,9 @@ def main(arguments: list[str] | None = None) -> int:
         )
     delay, memory = found["delay_ms"], found["memory_mib"]
     print(f"{found['rollouts']:,} rollouts of {found['tokens']:.0f} tokens, {found['per_second']:,.0f} a second")
-    print(f"from a rollout's end until the sampler has it: median {delay['median']:.1f} ms, 99 % {delay['99 %']:.1f} ms, most "
-          f"{delay['most']:.1f} ms (first step {found['first_step_delay_ms']:.1f} ms)")  # fmt: skip
+    print(f"from a rollout's end until the sampler has it: median {delay['median']:.1f} ms, 99 % {delay['99 %']:.1f} ms (of a "
+          f"step, in the median), most {delay['most']:.1f} ms; {found['late']:.3%} took longer than {LATE_S * 1e3:g} ms, while "
+          f"the machine's owner took {found['stolen']:.1%} of our cores' time")  # fmt: skip
     print("memory: " + ", ".join(f"{mib} MiB after {count:,}" for count, mib in memory))
     return 0
 

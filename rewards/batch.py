@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from functools import cached_property
@@ -117,18 +117,18 @@ class Batch:
         object.__setattr__(self, "grouped", self.group is not None)
         if self.group is None:
             object.__setattr__(self, "group", np.arange(n))
-        defaults: dict[str, Any] = {
-            "problem_id": [str(g) for g in self.group],
-            "sample_id": np.arange(n),
-            "truncated": np.zeros(n),
-            "max_tokens": np.full(n, max(self.length, default=0)),
-            "origin": ["train"] * n,
+        defaults: dict[str, Callable[[], Any]] = {
+            "problem_id": lambda: [str(g) for g in self.group],
+            "sample_id": lambda: np.arange(n),
+            "truncated": lambda: np.zeros(n),
+            "max_tokens": lambda: np.full(n, max(self.length, default=0)),
+            "origin": lambda: ["train"] * n,
         }
         for f in fields(self):
             values = getattr(self, f.name)
             if values is None and f.name in OPTIONAL:
                 continue
-            column = _column(f.name, defaults[f.name] if values is None else values)
+            column = _column(f.name, defaults[f.name]() if values is None else values)
             if column.shape != (n,):
                 raise ValueError(
                     f"Batch.{f.name}: shape {column.shape}, but `length` has {n} rollouts; give one value a rollout"

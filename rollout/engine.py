@@ -268,6 +268,7 @@ def check_request(prompts: Sequence[Prompt], temperature: float, limit: int, voc
     """Raise TautError, naming the prompt's position, for a request that no engine can answer."""
     if not temperature > 0:
         raise TautError(f"temperature={temperature}: sampling needs a temperature above 0")
+    known: set[int] = set()  # ids of a prompt that comes again are looked at once
     for i, prompt in enumerate(prompts):
         where, size, new = f"prompt {i} of {len(prompts)}", len(prompt.ids), prompt.max_tokens
         if size == 0:
@@ -281,6 +282,9 @@ def check_request(prompts: Sequence[Prompt], temperature: float, limit: int, voc
                 f"{where}: {size} tokens and max_tokens={new} exceed the context of {limit}; "
                 f"set max_tokens to {limit - size} or less, or use a shorter prompt"
             )
+        if id(prompt.ids) in known:
+            continue
+        known.add(id(prompt.ids))
         if max(prompt.ids) >= vocab_size or min(prompt.ids) < 0:
             raise TautError(
                 f"{where}: token id {max(prompt.ids)} is outside the model's vocabulary of {vocab_size}; "

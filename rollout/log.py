@@ -66,8 +66,8 @@ def write_rollouts(
         "forced": [r.forced for r in rollouts],
         "version": [r.versions[-1] if r.versions else -1 for r in rollouts],
         "oldest_version": [min(r.versions, default=-1) for r in rollouts],
-        "prompt_ids": pa.array([r.prompt_ids for r in rollouts], pa.list_(pa.int32())),
-        "token_ids": pa.array([r.token_ids for r in rollouts], pa.list_(pa.int32())),
+        "prompt_ids": _lists([r.prompt_ids for r in rollouts]),
+        "token_ids": _lists([r.token_ids for r in rollouts] if batch.tokens is None else batch.tokens.tolist()),
         "log_probs": pa.array([r.log_probs for r in rollouts], pa.list_(pa.float32())),
     }
     if scores is not None:
@@ -79,6 +79,18 @@ def write_rollouts(
     table = pa.table({name: pa.array(v) if not isinstance(v, pa.Array) else v for name, v in columns.items()})
     table = table.replace_schema_metadata({"taut": json.dumps(dict(meta))})
     write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+
+
+def _lists(rows: Sequence[Sequence[int]]) -> Any:
+    """An arrow column of lists; a row that comes again (the prompt of a group) is converted once."""
+    import pyarrow as pa
+
+    distinct = {id(row): row for row in rows}
+    once = {i: np.asarray(row, None if len(row) else np.int64) for i, row in distinct.items()}
+    parts = [once[id(row)] for row in rows]
+    ends = np.cumsum([0, *map(len, parts)], dtype=np.int32)
+    values = np.concatenate(parts).astype(np.int32) if parts else np.empty(0, np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), pa.array(values))
 
 
 class Columns(Mapping[str, list[Any]]):

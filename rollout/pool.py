@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("taut.rollout")
 
 START_DEADLINE_S = 900.0  # an engine's first start on a busy machine: imports, kernels compiled, weights read
+GC_EVERY = 20_000  # new objects; rollouts are many small ones, and by Python's 700 a tenth of the driver's time is spent on them
 MAX_RESTARTS = 3  # of one worker within one call
 POLL_S = 1.0  # longest silence of a worker that has nothing to say
 GATHER_S, GATHER_EACH_S = (
@@ -93,6 +94,7 @@ class RayPool:
         self._schedule: Schedule | None = None
         self._take: Callable[[int, Completion], None] = lambda item, completion: None
         self._group: Any = None  # the workers' places
+        self._thresholds: tuple[int, ...] = ()  # of Python's garbage collection, from before us
         self._owns_ray = cluster.connect(config.workers * config.tensor_parallel, place)
         try:
             self._gpus = cluster.gpus_each(config.workers, config.tensor_parallel)
@@ -107,6 +109,8 @@ class RayPool:
         if config.weights == "broadcast":
             self._broadcast = self._open_broadcast()
         gc.freeze()  # what is there by now stays; a full collection over it would hold up reports for a third of a second
+        self._thresholds = gc.get_threshold()
+        gc.set_threshold(GC_EVERY, *self._thresholds[1:])
         first = self.facts[0]
         self.name = f"{first['name']} x {config.workers}"
         self.canary_tolerance: float = first["canary_tolerance"]
@@ -215,7 +219,9 @@ class RayPool:
             self._latest = self._weights = self._group = None
             if self._owns_ray:
                 ray.shutdown()
-        self._members, self._owns_ray = [], False
+        if self._thresholds:
+            gc.set_threshold(*self._thresholds)
+        self._members, self._owns_ray, self._thresholds = [], False, ()
 
     def _all(self, command: _Command, workers: Sequence[int] | None = None) -> list[Any]:
         """The result of a command on each worker."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,18 +73,42 @@ class PromptTemplate:
             )
             raise TautError(f"chat template of {_name(self.tokenizer)}: {error}; {hint}") from error
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included, as the tokenizer's own `decode` gives it."""
+        return self._decoder.decode(list(ids), skip_special_tokens=False)
+
+    @cached_property
+    def _decoder(self) -> Any:
+        """The tokenizer, or what it asks in turn where it adds nothing to that but time."""
+        from transformers import PreTrainedTokenizerFast as Fast
+
+        tokenizer, own = self.tokenizer, type(self.tokenizer)
+        same = isinstance(tokenizer, Fast) and all(getattr(own, n) is getattr(Fast, n) for n in ("decode", "_decode"))
+        return tokenizer.backend_tokenizer if same and not tokenizer.clean_up_tokenization_spaces else tokenizer
+
     def encode(self, text: str) -> tuple[int, ...]:
         """The token ids of a rendered prompt: at most one beginning-of-sequence token, no end-of-sequence one."""
-        plain = self.tokenizer.encode(text, add_special_tokens=False)
+        return self.encode_all([text])[text]
+
+    def encode_all(self, texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """`encode` of each text."""
+        if not texts:
+            return {}
+        plain = self._ids(texts, False)
         if self.chat:  # the chat template wrote the special tokens itself
-            return tuple(plain)
-        ids = self.tokenizer.encode(text, add_special_tokens=True)
+            return dict(zip(texts, map(tuple, plain), strict=True))
+        encoded = self._ids(texts, True)
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
-        if bos is not None and ids[:2] == [bos, bos]:
-            ids = ids[1:]
-        if eos is not None and ids[-1:] == [eos] and plain[-1:] != [eos]:
-            ids = ids[:-1]
-        return tuple(ids)
+        for i, (ids, own) in enumerate(zip(encoded, plain, strict=True)):
+            if bos is not None and ids[:2] == [bos, bos]:
+                ids = ids[1:]
+            if eos is not None and ids[-1:] == [eos] and own[-1:] != [eos]:
+                ids = ids[:-1]
+            encoded[i] = ids
+        return dict(zip(texts, map(tuple, encoded), strict=True))
+
+    def _ids(self, texts: Sequence[str], special: bool) -> list[list[int]]:
+        return self.tokenizer(list(texts), add_special_tokens=special, return_attention_mask=False)["input_ids"]
 
 
 def thinking_open(text: str) -> bool:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from rewards.errors import TautError
 from rewards.verifier import Judgement, Verifier
 from rollout.engine import Engine, Enough
 from rollout.prompts import PromptTemplate, thinking_open
-from rollout.seeds import seed_of
+from rollout.seeds import seeds_of
 from rollout.types import Completion, Problem, Prompt, Request, Rollout
 
 
@@ -28,7 +29,9 @@ class Sampler:
     verifier: Verifier
     stop_ids: Sequence[int]
     seed: int
-    _begun: dict[int, tuple[Rollout, Future[Judgement]]] = field(default_factory=dict)  # by the rollout's identity
+    _begun: dict[int, tuple[Rollout, Judgement | Future[Judgement]]] = field(
+        default_factory=dict
+    )  # by the rollout's identity
 
     def sample(
         self, requests: Sequence[Request], temperature: float | None = None, wanted: int | None = None
@@ -39,7 +42,11 @@ class Sampler:
         """
         tokenizer = self.template.tokenizer
         texts = dict.fromkeys(text for r in requests for text in (r.prompt, r.train_prompt) if text)
-        encoded = {text: self.template.encode(text) for text in texts}
+        encoded = self.template.encode_all(list(texts))
+        seeds: dict[str, dict[int, int]] = {}  # by origin and sample id
+        for origin in {r.origin for r in requests}:
+            numbers = [r.sample_id for r in requests if r.origin == origin]
+            seeds[origin] = dict(zip(numbers, seeds_of(self.seed, origin, numbers), strict=True))
         prefixes = {p: tuple(tokenizer.encode(p, add_special_tokens=False)) for p in {r.prefix for r in requests} if p}
         prompts = []
         for r in requests:
@@ -49,11 +56,8 @@ class Sampler:
                     f"sampling: mode {r.mode!r} begins with {r.prefix!r}, {len(prefix)} tokens, but its cap is {r.max_tokens}; "
                     "raise the cap or shorten the prefix"
                 )
-            prompts.append(
-                Prompt(
-                    (*encoded[r.prompt], *prefix), r.max_tokens - len(prefix), seed_of(self.seed, r.origin, r.sample_id)
-                )
-            )
+            ids = encoded[r.prompt] + prefix
+            prompts.append(Prompt(ids, r.max_tokens - len(prefix), seeds[r.origin][r.sample_id]))
         rollouts: dict[int, Rollout] = {}
         lacking, whole = Counter(r.group for r in requests), list[int]()  # rollouts by group; groups as they ended
         self._begun.clear()
@@ -85,16 +89,16 @@ class Sampler:
     def _rollout(
         self, request: Request, prompt_ids: tuple[int, ...], prefix: tuple[int, ...], completion: Completion
     ) -> Rollout:
-        ids = (*prefix, *completion.token_ids)
+        ids = prefix + completion.token_ids
         shown = ids[:-1] if completion.finish_reason == "stop" and ids[-1] in self.stop_ids else ids
         return Rollout(
             request=request,
             prompt_ids=prompt_ids,
             token_ids=ids,
-            log_probs=(*[float("nan")] * len(prefix), *completion.log_probs),
+            log_probs=(float("nan"),) * len(prefix) + completion.log_probs,
             finish_reason=completion.finish_reason,
-            versions=(*completion.versions[:1] * len(prefix), *completion.versions),
-            text=self.template.tokenizer.decode(list(shown), skip_special_tokens=False),
+            versions=completion.versions[:1] * len(prefix) + completion.versions,
+            text=self.template.decode(shown),
             forced=len(prefix),
             mode=request.mode,
         )
@@ -102,8 +106,8 @@ class Sampler:
     def judge(self, rollouts: Sequence[Rollout]) -> None:
         """Fill in verdict, reason, answer and format of each rollout, begun by `sample` or not."""
         begun = [self._begun.pop(id(r), (r, None))[1] or begin(self.verifier, r) for r in rollouts]
-        for rollout, future in zip(rollouts, begun, strict=True):
-            settle(rollout, future.result())
+        for rollout, found in zip(rollouts, begun, strict=True):
+            settle(rollout, found if isinstance(found, Judgement) else found.result())
 
     def __call__(self, requests: Sequence[Request], temperature: float | None = None) -> list[Rollout]:
         """Sample, then judge."""
@@ -112,10 +116,10 @@ class Sampler:
         return rollouts
 
 
-def begin(verifier: Verifier, rollout: Rollout) -> Future[Judgement]:
-    """The verdict on a rollout, which may take a process some time."""
+def begin(verifier: Verifier, rollout: Rollout) -> Judgement | Future[Judgement]:
+    """The verdict on a rollout; a future where a process has to decide."""
     problem = rollout.request.problem
-    return verifier.submit(problem.answer, rollout.text, rollout.finish_reason, thinking_open(rollout.request.prompt))
+    return verifier.begin(problem.answer, rollout.text, rollout.finish_reason, thinking_open(rollout.request.prompt))
 
 
 def settle(rollout: Rollout, judgement: Judgement) -> None:
@@ -151,6 +155,13 @@ def heldout_requests(
     ]
 
 
+def _arrays(rows: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+    """An array a row, all parts of one."""
+    ends = np.cumsum([len(row) for row in rows])
+    whole = np.fromiter(chain.from_iterable(rows), np.int64, ends[-1] if rows else 0)
+    return np.split(whole, ends[:-1]) if rows else []
+
+
 def to_batch(rollouts: Sequence[Rollout], **columns: Any) -> Batch:
     """The batch of these rollouts; `columns` adds what was measured elsewhere (entropies, reference statistics)."""
     requests = [r.request for r in rollouts]
@@ -177,6 +188,6 @@ def to_batch(rollouts: Sequence[Rollout], **columns: Any) -> Batch:
         mode=[r.mode for r in rollouts],
         tags=[r.tags for r in rollouts],
         budget=None if None in budgets else budgets,
-        tokens=[r.token_ids for r in rollouts],
+        tokens=_arrays([r.token_ids for r in rollouts]),
         **(extra | columns),
     )

@@ -98,6 +98,8 @@ def test_the_chat_template_frames_the_message() -> None:
         text == f"<|start|>system\nBe brief.<|end|>\n<|start|>user\n{ASK.problem}<|end|>\n<|start|>assistant\n<think>\n"
     )
     assert thinking_open(text)
+    assert template.decode(template.encode(text)) == template.tokenizer.decode(template.encode(text))
+    assert template.encode_all([text, "q", text]) == {text: template.encode(text), "q": template.encode("q")}
     assert template.tokenizer.decode(template.encode(text)).replace(" ", "") == text.replace(" ", "")
     with pytest.raises(TautError, match=r"no system role.*without `system`"):
         PromptTemplate(make_tokenizer(chat_template=NO_SYSTEM), "{problem}", "Be brief.").render(ASK)

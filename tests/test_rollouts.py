@@ -16,7 +16,7 @@ from rewards.batch import OPTIONAL
 from rollout.log import read_rollouts, write_rollouts
 from rollout.sampler import to_batch, well_formed
 from rollout.sampling import GroupPlan
-from rollout.seeds import draw_order, generator, seed_of
+from rollout.seeds import draw_order, generator, seed_of, seeds_of
 from rollout.types import Problem, Request, Rollout
 
 PROBLEMS = [Problem(f"p{i}", f"{i}+1", str(i + 1), level=str(i % 2)) for i in range(3)]
@@ -65,6 +65,12 @@ def test_the_data_position_is_a_number(size: int, count: int, seed: int) -> None
 def test_seeds_differ_by_run_stream_and_number() -> None:
     seeds = {seed_of(s, stream, n) for s in (0, 1) for stream in ("train", "validation") for n in range(50)}
     assert len(seeds) == 200 and all(0 <= s < 2**63 for s in seeds)
+
+
+@given(seed=st.integers(0, 2**33), numbers=st.lists(st.integers(0, 2**32 - 1) | st.integers(0, 2**40), max_size=5))
+def test_seeds_of_many_are_those_of_each(seed: int, numbers: list[int]) -> None:
+    for stream in ("train", "fill"):
+        assert seeds_of(seed, stream, numbers) == [seed_of(seed, stream, n) for n in numbers]
 
 
 def test_a_written_step_is_read_back(tmp_path: Path) -> None:

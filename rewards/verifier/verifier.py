@@ -78,26 +78,54 @@ class Verifier:
         so or fails; a response without an answer is WRONG. finish_reason: "stop" or "length". thinking_open: the prompt
         ended with `<think>`. Raises TautError where no process can be started.
         """
-        found = self._begin(gold, response, finish_reason, thinking_open)
+        found = self.begin(gold, response, finish_reason, thinking_open)
         return found if isinstance(found, Judgement) else found.result()
 
     def submit(
         self, gold: str, response: str, finish_reason: str = "stop", thinking_open: bool = False
     ) -> Future[Judgement]:
         """`verify` without waiting: a future that is done at once unless a process has to decide. It cannot be cancelled."""
-        found = self._begin(gold, response, finish_reason, thinking_open)
+        found = self.begin(gold, response, finish_reason, thinking_open)
         return _done(found) if isinstance(found, Judgement) else found
+
+    def begin(
+        self, gold: str, response: str, finish_reason: str = "stop", thinking_open: bool = False
+    ) -> Judgement | Future[Judgement]:
+        """`submit` without the future's cost where no process has to decide: then the verdict itself."""
+        start = time.perf_counter()
+        answer, reason, format_ok = extract(response, finish_reason, thinking_open, self.extraction)
+        if self.judge is not None and self.judge_reads == "response" and reason not in _UNFINISHED:
+            answer = response.rpartition(CLOSE)[2]
+        if answer is None:
+            return self._finish(Verdict.WRONG, reason, "", start, format_ok)
+        if not isinstance(gold, str):
+            return self._finish(Verdict.UNKNOWN, "gold not text", answer, start, format_ok)
+        key = key_of(gold, answer)
+        with self._lock:
+            known = self._memo.get(key)
+        if known is not None:
+            return self._finish(*known, answer, start, format_ok, memo_hit=True)
+        if self.judge is not None:
+            request: dict[str, Any] = {"judge": [gold, answer]}
+        else:
+            decided = _decide(gold, answer, self.arithmetic)
+            if not isinstance(decided, list):
+                with self._lock:
+                    self._memo.put(key, decided)
+                return self._finish(*decided, answer, start, format_ok)
+            request = {"pairs": decided}
+        return self._ask(key, request, answer, format_ok)
 
     async def averify(
         self, gold: str, response: str, finish_reason: str = "stop", thinking_open: bool = False
     ) -> Judgement:
         """`verify` for an event loop, which goes on while a process decides."""
-        found = self._begin(gold, response, finish_reason, thinking_open)
+        found = self.begin(gold, response, finish_reason, thinking_open)
         return found if isinstance(found, Judgement) else await asyncio.wrap_future(found)
 
     def verify_many(self, items: Sequence[Item]) -> list[Judgement]:
         """`verify` of each (gold, response, finish_reason, thinking_open), in order; the workers share what is hard."""
-        begun = [self._begin(*item) for item in items]
+        begun = [self.begin(*item) for item in items]
         return [found if isinstance(found, Judgement) else found.result() for found in begun]
 
     def stream(self, items: Iterable[Item]) -> Iterator[tuple[int, Judgement]]:
@@ -105,7 +133,7 @@ class Verifier:
         done: queue.SimpleQueue[tuple[int, Future[Judgement]]] = queue.SimpleQueue()
         waiting = 0
         for i, item in enumerate(items):
-            found = self._begin(*item)
+            found = self.begin(*item)
             if isinstance(found, Judgement):
                 yield i, found
             else:
@@ -168,33 +196,6 @@ class Verifier:
         self._pool: Pool | None = None
         self._finalizer: Any = None
         self._asked: dict[Key, Future[Reply]] = {}
-
-    def _begin(
-        self, gold: str, response: str, finish_reason: str, thinking_open: bool
-    ) -> Judgement | Future[Judgement]:
-        start = time.perf_counter()
-        answer, reason, format_ok = extract(response, finish_reason, thinking_open, self.extraction)
-        if self.judge is not None and self.judge_reads == "response" and reason not in _UNFINISHED:
-            answer = response.rpartition(CLOSE)[2]
-        if answer is None:
-            return self._finish(Verdict.WRONG, reason, "", start, format_ok)
-        if not isinstance(gold, str):
-            return self._finish(Verdict.UNKNOWN, "gold not text", answer, start, format_ok)
-        key = key_of(gold, answer)
-        with self._lock:
-            known = self._memo.get(key)
-        if known is not None:
-            return self._finish(*known, answer, start, format_ok, memo_hit=True)
-        if self.judge is not None:
-            request: dict[str, Any] = {"judge": [gold, answer]}
-        else:
-            decided = _decide(gold, answer, self.arithmetic)
-            if not isinstance(decided, list):
-                with self._lock:
-                    self._memo.put(key, decided)
-                return self._finish(*decided, answer, start, format_ok)
-            request = {"pairs": decided}
-        return self._ask(key, request, answer, format_ok)
 
     def _finish(
         self, verdict: Verdict, reason: str, answer: str, start: float, format_ok: bool, memo_hit: bool = False
