@@ -133,12 +133,12 @@ def _knock(address: str) -> None:
         time.sleep(0.5)
     if "://" in address:
         return
+    import ray._raylet
+
+    head = getattr(ray._raylet, "GcsClient", None)
     try:
-        from ray._raylet import GcsClient
-    except ImportError:  # another Ray: what `ray.init` says must do
-        return
-    try:
-        GcsClient(address=address)
+        if head is not None:  # in another Ray what `ray.init` says must do
+            head(address=address)
     except Exception as error:  # some other service, or another port of Ray's
         raise TautError(_silent(address, error)) from error
 

@@ -107,7 +107,7 @@ class Sampler:
         """Fill in verdict, reason, answer and format of each rollout, begun by `sample` or not."""
         begun = [self._begun.pop(id(r), (r, None))[1] or begin(self.verifier, r) for r in rollouts]
         for rollout, found in zip(rollouts, begun, strict=True):
-            settle(rollout, found if isinstance(found, Judgement) else found.result())
+            settle(rollout, found)
 
     def __call__(self, requests: Sequence[Request], temperature: float | None = None) -> list[Rollout]:
         """Sample, then judge."""
@@ -122,8 +122,9 @@ def begin(verifier: Verifier, rollout: Rollout) -> Judgement | Future[Judgement]
     return verifier.begin(problem.answer, rollout.text, rollout.finish_reason, thinking_open(rollout.request.prompt))
 
 
-def settle(rollout: Rollout, judgement: Judgement) -> None:
-    """Fill in verdict, reason, answer, format and tags."""
+def settle(rollout: Rollout, found: Judgement | Future[Judgement]) -> None:
+    """Fill in verdict, reason, answer, format and tags; waits for a verdict that is to come."""
+    judgement = found if isinstance(found, Judgement) else found.result()
     opened = "<think>" if thinking_open(rollout.request.prompt) else ""
     rollout.tags = well_formed(opened + rollout.text)
     rollout.verdict, rollout.reason = Verdict(judgement.verdict), judgement.reason

@@ -83,8 +83,8 @@ class TautReward(TrainerCallback, ExportableState):
         training = trainer.model.training
         size = trainer.num_generations if training else trainer.num_generations_eval
         mine = self.rows.rollouts(trainer, prompts, completion_ids, columns, shaping.step)
-        for rollout, future in [(r, begin(self.verifier, r)) for r in mine]:
-            settle(rollout, future.result())
+        for rollout, found in [(r, begin(self.verifier, r)) for r in mine]:
+            settle(rollout, found)
         everyone = gather_object(mine)
         place = slice(
             trainer.accelerator.process_index * len(mine), (trainer.accelerator.process_index + 1) * len(mine)
