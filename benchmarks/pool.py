@@ -82,7 +82,7 @@ class TimerWorker(Worker):
 def measure(rollouts: int, rate: float, workers: int, step: int, feed: Feeding, out: Path) -> dict[str, Any]:
     """Numbers of one run of so many rollouts, in steps of `step`: one is sampled while the one before it is logged."""
     from rewards.verifier import Verifier
-    from rollout import pool
+    from rollout import crew, pool
     from rollout.log import write_rollouts
     from rollout.prompts import PromptTemplate, load_tokenizer
     from rollout.sampler import Sampler, heldout_requests, to_batch
@@ -111,7 +111,7 @@ def measure(rollouts: int, rate: float, workers: int, step: int, feed: Feeding, 
     asked = [template.encode(template.render(p, None)) for p in problems]
     made = {"responses": list(zip(asked, responses, strict=True)), "rate": rate / workers}
     (out / RESPONSES).write_text(json.dumps(made))
-    pool.Worker = TimerWorker  # type: ignore[misc]
+    crew.Worker = TimerWorker  # type: ignore[misc]
     engine = Timed(EngineConfig(workers=workers, feed=feed, max_num_seqs=1024), str(out), ())
     delays: list[float] = []
     quantiles: list[NDArray[Any]] = []

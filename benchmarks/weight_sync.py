@@ -4,10 +4,11 @@
     python -m benchmarks.weight_sync --millions 120 500
 
 A real Ray actor, by the pool's own path: the trainer puts the weights into the object store (`rollout.weights`), the worker gets
-them as tensors and reads every byte once. Clone: the copy that `mode=overlap` takes of the weights, so that the optimiser can go
-on. `mode=sync` with the transformers engine in the trainer's process copies nothing: it samples from the trainer's own tensors.
-After the transport: what the transformers engine does with them in a worker (it uses the store's memory as it is) and, with
-`--vllm MODEL`, what vLLM does (it repacks each layer). Medians of several repeats; one thread.
+them as tensors and reads every byte once. Broadcast: the same by `rollout.weights=broadcast` (`rollout.transfer`, here gloo),
+from the trainer's tensors to tensors of the worker's own. Clone: the copy that `mode=overlap` takes of the weights, so that the
+optimiser can go on. `mode=sync` with the transformers engine in the trainer's process copies nothing: it samples from the
+trainer's own tensors. After the transport: what the transformers engine does with them in a worker (it uses the store's memory
+as it is) and, with `--vllm MODEL`, what vLLM does (it repacks each layer). Medians of several repeats; one thread.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import torch
 
 from benchmarks.tables import publish
 from benchmarks.timing import seconds
+from rewards.errors import TautError
+from rollout.transfer import Broadcast, enter, incoming
 from rollout.weights import stored, to_tensors
 
 
@@ -37,7 +40,7 @@ def shapes(millions: int) -> dict[str, tuple[int, ...]]:
 
 
 def measure(millions: int, repeats: int) -> dict[str, float]:
-    """Bytes and bytes a second of: memcpy, a clone, the object store there and back; and the load in a worker in seconds."""
+    """Bytes and bytes a second of: memcpy, a clone, the object store and a broadcast; and the load in a worker in seconds."""
     import ray
 
     weights = {name: torch.randn(shape) for name, shape in shapes(millions).items()}
@@ -59,6 +62,14 @@ def measure(millions: int, repeats: int) -> dict[str, float]:
             sum(float(t.view(torch.int64).sum()) if t.numel() % 2 == 0 else float(t.sum()) for t in tensors.values())
             return had, time.time()
 
+        def join(self, meeting: dict[str, Any]) -> bool:
+            self.group = enter(meeting["host"], meeting["port"], meeting["world"], meeting["offset"], meeting["gpu"])
+            return True
+
+        def receive(self, told: dict[str, Any], version: int) -> bool:
+            self.held = dict(incoming(self.group, told["names"], told["dtypes"], told["shapes"], "cpu"))
+            return True
+
     reader: Any = ray.remote(num_cpus=1)(Reader).remote()
     got, read = [], []
 
@@ -73,6 +84,14 @@ def measure(millions: int, repeats: int) -> dict[str, float]:
         "clone": size / seconds(lambda: {n: t.clone() for n, t in weights.items()}, repeats),
     }
     seconds(there, repeats)
+    broadcast = Broadcast(1, 1, False)
+
+    def cast() -> None:
+        if not broadcast.send(weights, 0, lambda method, args: ray.get([getattr(reader, method).remote(*args[0])])):
+            raise TautError("the broadcast did not arrive; what went wrong is in the lines above")
+
+    cast()  # the group is made now
+    found["broadcast"] = size / seconds(cast, repeats)
     ray.kill(reader)
     found |= {"store": size / statistics.median(got[1:]), "read": size / statistics.median(read[1:]), "bytes": size}
     return found
@@ -115,6 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "memcpy, GB/s",
         "object store, trainer to worker",
         "of memcpy",
+        "broadcast",
+        "of memcpy",
         "read by the worker",
         "clone",
     ]
@@ -122,7 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for millions in given.millions:
         found = measure(millions, given.repeats)
         cells = [f"{found['bytes'] / 4e6:.0f} M", f"{found['bytes'] / 2**20:,.0f}", f"{found['memcpy'] / 1e9:.2f}"]
-        cells += [f"{found['store'] / 1e9:.2f}", f"{found['store'] / found['memcpy']:.2f}"]
+        for way in ("store", "broadcast"):
+            cells += [f"{found[way] / 1e9:.2f}", f"{found[way] / found['memcpy']:.2f}"]
         cells += [f"{found['read'] / 1e9:.2f}", f"{found['clone'] / 1e9:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
         print(lines[-1], file=sys.stderr, flush=True)

@@ -6,7 +6,6 @@ vLLM imports `Extension` by name in every process of an engine (`worker_extensio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from rollout.transfer import MEET_S, as_bytes, group_of, tcp_store
+from rollout.transfer import enter, incoming
 
 
 @dataclass
@@ -51,10 +50,8 @@ class Receiver(WeightTransferEngine[Meeting, Coming]):
     def init_transfer_engine(self, init_info: Meeting) -> None:
         """Join the trainer's group, in place of one joined before."""
         self.group = None
-        place = (init_info.host, init_info.port, init_info.world)
-        store = tcp_store(*place, is_master=False, timeout=timedelta(seconds=MEET_S))
         rank = init_info.offset + self.parallel_config.rank
-        self.group = group_of(store, init_info.host, rank, init_info.world, init_info.gpu)
+        self.group = enter(init_info.host, init_info.port, init_info.world, rank, init_info.gpu)
 
     def start_weight_update(self) -> None:
         """Make the model ready to be loaded again, layer by layer."""
@@ -72,9 +69,8 @@ class Receiver(WeightTransferEngine[Meeting, Coming]):
 
     def receive_weights(self, update_info: Coming) -> None:
         """Tensor by tensor: no more than one of them is held twice."""
-        for name, dtype, shape in zip(update_info.names, update_info.dtypes, update_info.shapes, strict=True):
-            tensor = torch.empty(shape, dtype=getattr(torch, dtype), device=self.device)
-            self.group.broadcast(as_bytes(tensor), 0).wait()
+        told = update_info.names, update_info.dtypes, update_info.shapes
+        for name, tensor in incoming(self.group, *told, self.device):
             self.model.load_weights([(name, tensor)])  # type: ignore[operator]
 
     def finish_weight_update(self) -> None:

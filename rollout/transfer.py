@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -102,6 +102,24 @@ class Broadcast:
         with ThreadPoolExecutor(1) as thread:
             future: Future[None] = thread.submit(ours)
             return theirs(), future.exception()
+
+
+def enter(host: str, port: int, world: int, rank: int, gpu: bool) -> Any:
+    """The group that the trainer opens there, for who receives as its `rank`."""
+    store = tcp_store(host, port, world, is_master=False, timeout=timedelta(seconds=MEET_S))
+    return group_of(store, host, rank, world, gpu)
+
+
+def incoming(
+    group: Any, names: Sequence[str], dtypes: Sequence[str], shapes: Sequence[Sequence[int]], device: Any
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of one broadcast, each as it comes."""
+    import torch
+
+    for name, dtype, shape in zip(names, dtypes, shapes, strict=True):
+        tensor = torch.empty(tuple(shape), dtype=getattr(torch, dtype), device=device)
+        group.broadcast(as_bytes(tensor), 0).wait()
+        yield name, tensor
 
 
 def group_of(store: Any, host: str, rank: int, world: int, gpu: bool) -> Any:

@@ -69,7 +69,7 @@ class VllmEngine:
         self._sleeps = config.sleep
         if config.sleep and not gpu:
             log.warning("rollout.sleep=true: on a CPU vLLM gives no memory up")
-        _set_environment(gpu, Path(model_path).is_dir(), config.tensor_parallel)
+        set_environment(gpu, Path(model_path).is_dir(), config.tensor_parallel)
         room: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
         if not gpu:
             # A prompt split over two steps makes vLLM rewind the request's generator, which a CPU generator cannot do.
@@ -154,7 +154,6 @@ class VllmEngine:
     def join(self, meeting: dict[str, Any]) -> None:
         """Enter the trainer's group; see `rollout.receiver.Meeting`."""
         self._joined = False
-        self._wake()
         self.llm.init_weight_transfer_engine({"init_info": meeting})
         self._joined = True
 
@@ -164,7 +163,6 @@ class VllmEngine:
         if not self._joined:
             return False
         self._joined = False  # until all have come
-        self._wake()
         self.llm.start_weight_update()
         try:
             self.llm.update_weights({"update_info": coming})
@@ -178,7 +176,7 @@ class VllmEngine:
 
     def _is_loaded(self, version: int) -> None:
         if self._repacks:
-            self.llm.apply_model(_repack_tied_head)
+            self.llm.apply_model(repack_tied_head)
         self.llm.reset_prefix_cache()
         self.version = version
 
@@ -256,7 +254,7 @@ class VllmEngine:
                 raise
 
 
-def _repack_tied_head(model: Any) -> None:
+def repack_tied_head(model: Any) -> None:
     """On a CPU, give a head that shares the embedding's weights its own packed copy of the new ones.
 
     vLLM (0.31) reloads the shared tensor as the embedding's and leaves the head computing with the old weights.
@@ -266,7 +264,7 @@ def _repack_tied_head(model: Any) -> None:
         head.quant_method.process_weights_after_loading(head)
 
 
-def _set_environment(gpu: bool, local: bool, tensor_parallel: int) -> None:
+def set_environment(gpu: bool, local: bool, tensor_parallel: int) -> None:
     """What vLLM must find in the environment when it is imported; what the user has set stays."""
     wanted = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives in this process: weights are handed over as tensors
@@ -278,7 +276,7 @@ def _set_environment(gpu: bool, local: bool, tensor_parallel: int) -> None:
         wanted["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(",".join(cores[k::n]) for k in range(n) if cores[k::n])
         wanted["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # the one that was tested; "auto" depends on what else is installed
         if tensor_parallel > 1:
-            wanted["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # `_repack_tied_head` goes to its own processes
+            wanted["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # `repack_tied_head` goes to its own processes
     if local:
         wanted["HF_HUB_OFFLINE"] = "1"
     for name, value in wanted.items():

@@ -73,6 +73,7 @@ class Blind(ClippedToken):
         (["sampling.samples=1", "advantage=canon"], "advantage canon: compares"),
         # an engine that cannot rest
         (["rollout.sleep=true", "mode=overlap"], "rollout.sleep=true, mode=overlap: .*set mode=sync"),
+        (["rollout.sleep=true", "rollout.workers=1", "rollout.weights=broadcast"], "NCCL does not .*rollout.weights=store"),
     ],
 )  # fmt: skip
 def test_refused(arguments: list[str], says: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from rewards.errors import TautError
 from rollout import cluster as clusters
-from rollout import pool as pools
+from rollout import crew as crews
 from rollout.engine import EngineConfig, Feed, OnDone, make_engine
 from rollout.pool import RayPool
 from rollout.sync import Canary, sync
@@ -183,7 +183,7 @@ class Flaky(Worker):
 @pytest.fixture(scope="module", params=["fixed", "free"])
 def flaky(cluster: None, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[RayPool]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pools, "Worker", Flaky)
+        patch.setattr(crews, "Worker", Flaky)
         config = EngineConfig(workers=2, max_num_seqs=1, feed=request.param)
         pool = RayPool(config, str(tmp_path_factory.mktemp("flaky")), ())
         yield pool
@@ -208,7 +208,7 @@ def test_every_way_to_fail_once_is_survived(flaky: RayPool, monkeypatch: pytest.
     reasons = sorted(event["reason"] for event in flaky.take_events())
     assert len(reasons) == 2 and "Died" in reasons[0] and reasons[1] == "MemoryError: no room"
 
-    monkeypatch.setattr(flaky, "config", flaky.config.model_copy(update={"deadline_s": 5.0}))
+    monkeypatch.setattr(flaky._crew, "config", flaky.config.model_copy(update={"deadline_s": 5.0}))
     for order, stack in ((FlakyEngine.HANG, "does not answer signals"), (FlakyEngine.SPIN, "_obey")):
         start = time.monotonic()
         assert [c.token_ids for c in flaky.generate(ask(1, order))] == [(1, 0), (order, 1)]

@@ -75,6 +75,11 @@ def reasons(config: TrainConfig) -> Iterator[str]:
             f"rollout.sleep=true, mode={config.mode}: the engine samples while the trainer works, with no time to sleep; set "
             "mode=sync, or rollout.sleep=false"
         )
+    if config.rollout.sleep and config.rollout.weights == "broadcast":
+        yield (
+            "rollout.sleep=true, rollout.weights=broadcast: NCCL does not connect a GPU with itself, and who sleeps shares the "
+            "trainer's; set rollout.weights=store, or rollout.sleep=false"
+        )
 
 
 def _no_broadcast(config: TrainConfig) -> Iterator[str]:

@@ -2,15 +2,17 @@
 
     python -m benchmarks.peers                               # the embedded model, one thread, then all cores
     python -m benchmarks.peers --model models/smollm2 --prompts 8 --samples 4 --steps 2 --repeats 3 --threads 2
+    python -m benchmarks.peers --vllm --threads 1            # both with vLLM as well
     python -m benchmarks.peers --verl --threads 1            # verl's stock trainer as well: a minute or two a process
 
 Each program runs in a process and an environment of its own (`python3 bootstrap.py test` makes TRL's, .venv-trl), in turn: one
 of Taut, one of TRL, and again. A process trains the same model with the same settings, one step to warm up and then some that
 are timed; its figure is their median, and the table shows the median over the processes with the lowest and the highest. Same
 model file, prompts, rollouts a step, cap, dtype (float32), loss (tokens' mean, clip-higher), optimiser and sequences a forward
-pass (`--batch`); all sample with transformers. "Equal lengths": a copy of the model that ends no response, so that all do the
-same work to the token. "Natural": responses end where they end, and seconds are given for 1,000 tokens. Taut verifies with its
-verifier and writes its rollout log meanwhile; TRL compares strings and writes nothing; verl runs with Taut's plug-in.
+pass (`--batch`); all sample with transformers, or with vLLM where they are called so (`programs.trl_vllm` says how TRL can).
+"Equal lengths": a copy of the model that ends no response, so that all do the same work to the token. "Natural": responses end
+where they end, and seconds are given for 1,000 tokens. Taut verifies with its verifier and writes its rollout log meanwhile;
+TRL compares strings and writes nothing; verl runs with Taut's plug-in.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks.peers.programs import Work, endless, taut, trl, verl
+from benchmarks.peers.programs import Work, endless, taut, taut_vllm, trl, trl_vllm, verl
 from benchmarks.tables import publish
 from benchmarks.timing import in_turn
 from rewards.errors import TautError
@@ -62,10 +64,13 @@ def table(title: str, found: dict[str, list[dict[str, float]]], per_token: bool)
             f"{statistics.median(of(name, 'memory')):.0f}".replace("nan", "not measured"),
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    for name in (name for name in found if name != "Taut"):
-        pairs = [b / a for a, b in zip(of("Taut", "step"), of(name, "step"), strict=True)]
-        ratio = statistics.median(of(name, "step")) / statistics.median(of("Taut", "step"))
-        lines += ["", f"{name} takes {ratio:.2f} times as long as Taut (pairs: {min(pairs):.2f} to {max(pairs):.2f})."]
+    for name in (name for name in found if not name.startswith("Taut")):
+        for ours in ("Taut", name.replace("TRL", "Taut")):
+            if ours in found and (ours == "Taut" or name != "TRL"):
+                pairs = [b / a for a, b in zip(of(ours, "step"), of(name, "step"), strict=True)]
+                ratio = statistics.median(of(name, "step")) / statistics.median(of(ours, "step"))
+                span = f"pairs: {min(pairs):.2f} to {max(pairs):.2f}"
+                lines += ["", f"{name} takes {ratio:.2f} times as long as {ours} ({span})."]
     return "\n".join(lines)
 
 
@@ -83,12 +88,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cap", type=int, default=128)
     parser.add_argument("--steps", type=int, default=8, help="timed steps of a process")
     parser.add_argument("--batch", type=int, default=16, help="sequences that the update takes at once")
+    parser.add_argument("--vllm", action="store_true", help="Taut and TRL with vLLM as well")
     parser.add_argument("--verl", action="store_true", help="verl's stock trainer as well")
     parser.add_argument("--lengths", choices=["both", "equal", "natural"], default="both")
     parser.add_argument("--out", type=Path, help="put the tables there, below the text before the mark")
     given = parser.parse_args(argv)
     work = Work(str(locate(given.model)), given.data, given.prompts, given.samples, given.cap, given.steps, given.batch)
-    programs: dict[str, Program] = {"Taut": taut, "TRL": trl} | ({"verl": verl} if given.verl else {})
+    programs: dict[str, Program] = {"Taut": taut, "TRL": trl}
+    if given.vllm:
+        programs |= {"Taut with vLLM": taut_vllm, "TRL with vLLM": trl_vllm}
+    if given.verl:
+        programs["verl"] = verl
     parts = []
     for threads in given.threads:
         size = f"{Path(work.model).name}, {work.prompts} x {work.samples} rollouts of at most {work.cap} tokens, "

@@ -21,6 +21,7 @@ from trainers.verl.command import ENVIRONMENT, overrides
 from trainers.verl.command import main as verl_rows
 
 ROOT = Path(__file__).parents[2]
+ROOM = 256  # tokens of a prompt for which vLLM keeps room
 RARE = ("<unk>", "<file_sep>")  # tokens that no model samples in practice
 
 
@@ -97,15 +98,34 @@ def taut(work: Work, threads: int, *more: str) -> dict[str, float]:
     return out | {"rest": out["step"] - sum(out[phase] for phase in named)}
 
 
-def trl(work: Work, threads: int) -> dict[str, float]:
-    """The same by TRL's GRPOTrainer."""
+def taut_vllm(work: Work, threads: int) -> dict[str, float]:
+    """`taut` with vLLM in the trainer's process."""
+    return taut(work, threads, "rollout.engine=vllm", f"rollout.max_model_len={ROOM + work.cap}")
+
+
+def trl_vllm(work: Work, threads: int) -> dict[str, float]:
+    """`trl` with vLLM in the trainer's process.
+
+    TRL's own weight sync fails on vLLM's CPU build (parameters that were repacked cannot be loaded one by one), so it is
+    replaced by what Taut does; its correction for vLLM's log-probs, which would cost it a pass, is off as in Taut. vLLM
+    comes from the main environment, whose versions are the same."""
+    where = subprocess.check_output(
+        [sys.executable, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
+    )
+    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[:threads]))
+    more = {"PYTHONPATH": where.strip(), "VLLM_CPU_OMP_THREADS_BIND": cores, "VLLM_CPU_KVCACHE_SPACE": "1"}
+    return trl(work, threads, more)
+
+
+def trl(work: Work, threads: int, vllm: dict[str, str] | None = None) -> dict[str, float]:
+    """The same by TRL's GRPOTrainer. vllm: sample with vLLM, in this environment."""
     python = ROOT / ".venv-trl" / "bin" / "python"
     if not python.exists():
         raise TautError(f"{python}: TRL's environment is not there; `python3 bootstrap.py test` makes it")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.json"
-        given = {**asdict(work), "data": str(locate(work.data)), "out": str(out)}
-        memory = _run([str(python), "-m", "benchmarks.peers.trl_step", json.dumps(given)], threads)
+        given = {**asdict(work), "data": str(locate(work.data)), "out": str(out), "vllm": vllm and ROOM + work.cap}
+        memory = _run([str(python), "-m", "benchmarks.peers.trl_step", json.dumps(given)], threads, vllm)
         return {**json.loads(out.read_text(encoding="utf-8")), "memory": memory}
 
 

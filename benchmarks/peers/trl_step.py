@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
+
+from rollout.vllm_engine import repack_tied_head, set_environment
 
 
 class Timed(GRPOTrainer):
@@ -28,6 +31,15 @@ class Timed(GRPOTrainer):
 
     def _calculate_rewards(self, *args: Any) -> Any:
         return self._clock("score", super()._calculate_rewards, *args)
+
+    def sync(self, generation: Any) -> None:
+        """The policy's weights into vLLM, in place of TRL's way."""
+        start = time.perf_counter()
+        pairs = [(name, tensor.detach()) for name, tensor in generation._iter_named_params()]
+        generation.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": pairs})
+        generation.llm.apply_model(repack_tied_head)
+        generation.llm.reset_prefix_cache()
+        self.seconds["sync"].append(time.perf_counter() - start)
 
     def _clock(self, name: str, call: Any, *args: Any) -> Any:
         start = time.perf_counter()
@@ -52,8 +64,15 @@ class Steps(TrainerCallback):
 
 
 def main() -> None:
-    """argv[1]: model, data, out and the size of a step, as JSON."""
+    """argv[1]: model, data, out, the size of a step and, to sample with vLLM, the tokens it has room for, as JSON."""
     given = json.loads(sys.argv[1])
+    vllm: dict[str, Any] = {}
+    if given["vllm"]:
+        set_environment(False, True, 1)
+        vllm = {
+            "use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_length": given["vllm"],
+            "vllm_importance_sampling_correction": False,
+        }  # fmt: skip
     rows = [json.loads(line) for line in Path(given["data"]).read_text(encoding="utf-8").splitlines()]
     data = [{"prompt": [{"role": "user", "content": r["problem"]}], "answer": r["answer"]} for r in rows]
     steps, tokens = Steps(), list[int]()
@@ -72,16 +91,20 @@ def main() -> None:
         gradient_accumulation_steps=max(size // given["batch"], 1), max_steps=1 + given["steps"],
         num_generations=given["samples"], max_completion_length=given["cap"], learning_rate=given["lr"],
         lr_scheduler_type="constant", scale_rewards="none", loss_type="dapo", epsilon=0.2, epsilon_high=0.28, beta=0.0,
+        **vllm,
     )  # fmt: skip
     model = AutoModelForCausalLM.from_pretrained(given["model"], dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(given["model"])
     trainer = Timed(model, right, args, Dataset.from_list(data), processing_class=tokenizer, callbacks=[steps])
+    if vllm:
+        trainer.vllm_generation.sync_weights = partial(trainer.sync, trainer.vllm_generation)
     trainer.train()
     seconds = trainer.seconds
-    out = {name: statistics.median(seconds[name][1:]) for name in ("sample", "score")}
+    out = {name: statistics.median(seconds[name][1:] or [0.0]) for name in ("sample", "score", "sync")}
+    out["sample"] -= out["sync"]  # TRL does it when it generates
     out["step"] = statistics.median(steps.seconds[1:])
-    out["update"] = out["step"] - out["sample"] - out["score"]
-    out |= {"sync": 0.0, "rest": 0.0, "tokens": statistics.median(tokens[1:])}
+    out["update"] = out["step"] - out["sample"] - out["score"] - out["sync"]
+    out |= {"rest": 0.0, "tokens": statistics.median(tokens[1:])}
     Path(given["out"]).write_text(json.dumps(out), encoding="utf-8")
 
 
