@@ -65,8 +65,8 @@ def table(title: str, found: dict[str, list[dict[str, float]]], per_token: bool)
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     for name in (name for name in found if not name.startswith("Taut")):
-        for ours in ("Taut", name.replace("TRL", "Taut")):
-            if ours in found and (ours == "Taut" or name != "TRL"):
+        for ours in dict.fromkeys(("Taut", name.replace("TRL", "Taut"))):
+            if ours in found:
                 pairs = [b / a for a, b in zip(of(ours, "step"), of(name, "step"), strict=True)]
                 ratio = statistics.median(of(name, "step")) / statistics.median(of(ours, "step"))
                 span = f"pairs: {min(pairs):.2f} to {max(pairs):.2f}"
