@@ -29,6 +29,7 @@ from trl import GRPOConfig, GRPOTrainer
 from rewards.batch import Batch, Verdict
 from rewards.errors import TautError
 from rewards.progress import Progress
+from rewards.verifier import Judgement
 from rollout.log import read_rollouts
 from tests.canned import CAP, HOME, problems, respond
 from trainers.seams import reasons
@@ -236,17 +237,18 @@ def test_a_group_whose_sum_an_unknown_verdict_spoils_is_left_out(parts: tuple[An
     """CANON's halves are uneven without one rollout of four: TRL would move the others, so the group is left out, and said."""
     rows, calls = problems(4), itertools.count()
     reward = TautReward("recipe=canon_eff", out=str(tmp_path / "taut"))
-    submit = reward.verifier.submit
+    begin = reward.verifier.begin
 
     def one_unknown(*item: Any) -> Any:
         """A verifier whose sixth verdict is lost."""
-        future = submit(*item)
+        found = begin(*item)
         if next(calls) == 5:
-            lost, future = future.result(), Future()
-            future.set_result(lost._replace(verdict=Verdict.UNKNOWN, reason="killed"))
-        return future
+            lost = found if isinstance(found, Judgement) else found.result()
+            found = Future()
+            found.set_result(lost._replace(verdict=Verdict.UNKNOWN, reason="killed"))
+        return found
 
-    reward.verifier.submit = one_unknown  # type: ignore[method-assign]
+    reward.verifier.begin = one_unknown  # type: ignore[method-assign]
     with pytest.warns(UserWarning, match="groups with an unknown verdict are left out"):
         trainer = train(parts, tmp_path, reward, rows, max_steps=1)
     logged = read_rollouts(tmp_path / "taut/rollouts/step-000001.parquet")
