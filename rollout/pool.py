@@ -1,7 +1,7 @@
 """An engine made of N Ray actors: each wraps one engine on its own core or GPU. Workers may die; their work is redone.
 
-`rollout.schedule` decides who does what, `rollout.crew` has the actors do it, and this pumps between them. Rollouts arrive one
-by one as they end. With `feed=fixed` what is sampled does not depend on the speed of a worker or on its death; with `feed=free`
+`rollout.schedule` decides who does what, `rollout.crew` has the actors do it, and this hands it out. Rollouts arrive one by one
+as they end. With `feed=fixed` what is sampled does not depend on the speed of a worker or on its death; with `feed=free`
 its last bits may.
 """
 

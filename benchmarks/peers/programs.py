@@ -8,6 +8,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -109,11 +110,12 @@ def trl_vllm(work: Work, threads: int) -> dict[str, float]:
     TRL's own weight sync fails on vLLM's CPU build (parameters that were repacked cannot be loaded one by one), so it is
     replaced by what Taut does; its correction for vLLM's log-probs, which would cost it a pass, is off as in Taut. vLLM
     comes from the main environment, whose versions are the same."""
-    where = subprocess.check_output(
-        [sys.executable, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
-    )
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[:threads]))
-    more = {"PYTHONPATH": where.strip(), "VLLM_CPU_OMP_THREADS_BIND": cores, "VLLM_CPU_KVCACHE_SPACE": "1"}
+    more = {
+        "PYTHONPATH": sysconfig.get_path("purelib"),
+        "VLLM_CPU_OMP_THREADS_BIND": cores,
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+    }
     return trl(work, threads, more)
 
 
