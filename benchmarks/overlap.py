@@ -2,8 +2,8 @@
 
     python -m benchmarks.overlap                 # about five minutes on two cores
 
-`taut train` on the embedded model, 16 problems x 8 rollouts, of which the six with the most reward a token are trained on (GFPO),
-groups without signal not at all (`drop_zero_signal`): that makes sampling and training cost about the same. Processes in turn:
+`taut train` on the embedded model, 16 problems x 8 rollouts, groups without signal not trained on (`drop_zero_signal`): that makes
+sampling and training cost about the same. Processes in turn:
 `sync` with one thread, `sync` with both cores in both phases, and `mode=overlap rollout.workers=1`: a Ray actor samples on one core
 with one thread while the trainer uses one thread of the other. Medians over the processes, each the mean of its steps after the
 first; the pairs' range in brackets.
@@ -24,8 +24,7 @@ from benchmarks.timing import in_turn
 from rewards.errors import TautError
 from rollout.paths import locate
 
-BEST = ("reward.type=keep", "reward.when.type=best_of_group", "reward.when.k=6", "reward.when.by=efficiency")
-COMMON = (*BEST, "reward.term.type=correct", "drop_zero_signal=true", "objective.importance=truncate")
+COMMON = ("reward.type=correct", "drop_zero_signal=true", "objective.importance=truncate")
 OVERLAP = ("mode=overlap", "rollout.workers=1")
 KINDS = {
     "sync, one thread": (1, ()),

@@ -74,7 +74,7 @@ class TimerWorker(Worker):
 
     def _start(self, config: EngineConfig, model_path: str, stop_ids: Sequence[int], index: int) -> dict[str, Any]:
         self.engine = TimerEngine(Path(model_path))
-        return {"core": 0} | {
+        return {"cores": [0]} | {
             n: getattr(self.engine, n) for n in ("name", "canary_tolerance", "max_model_len", "vocab_size")
         }
 

@@ -26,9 +26,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from benchmarks.jobs import LocalProcess
 from rewards.errors import TautError
-from rollout.cluster import show_token
+from rollout.cluster import knock, show_token, silent
 
 ROOT = Path(__file__).resolve().parents[1]
+ADDRESS = "ray.address"
 LOOK_EVERY_S = 30.0  # while a stage waits for room: how often it is asked whether any node is large enough
 NODE_DEADLINE_S = 120.0  # for a node's answer to what it sees; a worker's first start on a busy machine is slow
 KILL_DEADLINE_S = 10.0
@@ -276,6 +277,7 @@ def _connect(address: str | None) -> None:
         options |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
     else:
         show_token()
+        knock(address, ADDRESS)
     for attempts_left in (2, 1, 0):
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
@@ -283,11 +285,7 @@ def _connect(address: str | None) -> None:
         except Exception as error:  # Ray raises a bare Exception when its processes are not up within 30 s
             ray.shutdown()
             if address != "local":
-                raise TautError(
-                    f"ray.address={address}: no cluster lets us in there ({error}); start one (`ray start --head`), give its "
-                    "token (RAY_AUTH_TOKEN, or the head's ~/.ray/auth_token copied to here), or leave ray.address and "
-                    "RAY_ADDRESS out: one is started here for the sweep"
-                ) from error
+                raise silent(address, error, ADDRESS) from error
             if not attempts_left:
                 raise TautError(
                     f"--jobs ray: Ray did not start ({error}); is the machine overloaded? --jobs N does without Ray"

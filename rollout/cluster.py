@@ -94,7 +94,7 @@ def _join(places: int, address: str | None) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
         show_token()
-        _knock(address)
+        knock(address)
         options["address"] = address
     else:
         cores = max(places, len(os.sched_getaffinity(0)))
@@ -106,7 +106,7 @@ def _join(places: int, address: str | None) -> None:
             return
         except ConnectionError as error:  # also Ray's "could not find any running Ray instance"
             ray.shutdown()
-            raise TautError(_silent(address, error)) from error
+            raise silent(address, error) from error
         except Exception as error:  # Ray raises a bare Exception when its processes are not up within 30 s
             ray.shutdown()
             if "ersion mismatch" in str(error):
@@ -121,15 +121,16 @@ def _join(places: int, address: str | None) -> None:
     raise AssertionError("not reached")
 
 
-def _knock(address: str) -> None:
-    """Raises TautError where no head of a Ray cluster answers at HOST:PORT; Ray itself would try for ten minutes."""
+def knock(address: str, setting: str = "cluster") -> None:
+    """Raises TautError where no head of a Ray cluster answers at HOST:PORT, which `setting` says; Ray itself would try for ten
+    minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not port.isdigit():  # "auto", or a name that Ray knows
         return
     until = time.monotonic() + KNOCK_S
     while error := _unlike_grpc(host.strip("[]"), int(port)):
         if time.monotonic() > until:
-            raise TautError(_silent(address, error)) from error
+            raise silent(address, error, setting) from error
         time.sleep(0.5)
     if "://" in address:
         return
@@ -140,7 +141,7 @@ def _knock(address: str) -> None:
         if head is not None:  # in another Ray what `ray.init` says must do
             head(address=address)
     except Exception as error:  # some other service, or another port of Ray's
-        raise TautError(_silent(address, error)) from error
+        raise silent(address, error, setting) from error
 
 
 def _unlike_grpc(host: str, port: int) -> OSError | None:
@@ -156,10 +157,12 @@ def _unlike_grpc(host: str, port: int) -> OSError | None:
     return None if head[3:4] == b"\x04" else OSError("something else listens there: it does not speak gRPC")
 
 
-def _silent(address: str | None, error: BaseException) -> str:
-    return (
-        f"cluster={address}: no Ray cluster answers there ({_line(error)}); start one with `ray start --head --port=PORT`, mend "
-        "the address (RAY_ADDRESS where none is given), or leave it out to start one on this machine"
+def silent(address: str | None, error: BaseException, setting: str = "cluster") -> TautError:
+    """That no cluster answers at the address that `setting` says."""
+    return TautError(
+        f"{setting}={address}: no Ray cluster answers there ({_line(error)}); start one with `ray start --head --port=PORT`, mend "
+        "the address (RAY_ADDRESS where none is given), show the token that it asks for (RAY_AUTH_TOKEN, or the head's "
+        "~/.ray/auth_token copied to here), or leave it out to start one on this machine"
     )
 
 

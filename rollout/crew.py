@@ -31,8 +31,9 @@ START_DEADLINE_S = 900.0  # an engine's first start on a busy machine: imports, 
 GC_EVERY = 20_000  # new objects; rollouts are many small ones, and by Python's 700 a tenth of the driver's time is spent on them
 MAX_RESTARTS = 3  # of one worker within one call
 POLL_S = 1.0  # longest silence of a worker that has nothing to say
-# a report waits so long for more rollouts to end; for each worker of the pool so much more
-GATHER_S, GATHER_EACH_S = 0.01, 0.0002
+# a report waits so long for so many rollouts to end; for each worker of the pool so much longer. One costs the engine's process
+# about 2 ms, and this one as many
+GATHER_S, GATHER_EACH_S, GATHER = 0.03, 0.0002, 50
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Owner(Protocol):
 
 
 class Crew:
-    """config.workers actors, placed together. facts: what each said of itself when it started (pid, node, core, ...)."""
+    """config.workers actors, placed together. facts: what each said of itself when it started (pid, node, cores, ...)."""
 
     def __init__(
         self, owner: Owner, config: EngineConfig, model_path: str, stop_ids: Sequence[int], place: ClusterConfig | None
@@ -215,7 +216,7 @@ class Crew:
             return self.replace(worker, f"{type(error.cause).__name__}: {error.cause}")
         except RayError as error:  # died, unreachable, out of memory
             return self.replace(worker, cluster.of_death(error))
-        member.awaited = member.actor.poll.remote(POLL_S, GATHER_S + GATHER_EACH_S * len(self.members))
+        member.awaited = member.actor.poll.remote(POLL_S, GATHER_S + GATHER_EACH_S * len(self.members), GATHER)
         if not isinstance(answer, Report):  # `hello`
             cluster.check_versions(answer["host"], answer.pop("versions", {}))
             self.facts[worker] |= answer

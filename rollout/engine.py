@@ -128,6 +128,11 @@ class Engine(Protocol):
         """What a log should hold since the last call (a worker restarted); in-process engines: nothing."""
         ...
 
+    def stand_aside(self) -> None:
+        """This process will work while the engine samples: keep it off the cores that are the engine's alone, if any are left,
+        until `close`."""
+        ...
+
     def rest(self) -> None:
         """Nothing will be asked of it until new weights come; with `EngineConfig.sleep` it gives a GPU's memory up until then (and
         takes it back by itself if something is asked after all)."""

@@ -7,12 +7,14 @@ its last bits may.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rewards.errors import TautError
+from rollout import cores
 from rollout.crew import Command, Crew
 from rollout.engine import EngineConfig, Enough, OnDone, Refresh, check_request
 from rollout.schedule import Schedule
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class RayPool:
-    """See `rollout.engine.Engine`. `facts`: what each worker said of itself when it started (pid, node, core, ...)."""
+    """See `rollout.engine.Engine`. `facts`: what each worker said of itself when it started (pid, node, cores, ...)."""
 
     def __init__(
         self, config: EngineConfig, model_path: str, stop_ids: Sequence[int], place: ClusterConfig | None = None
@@ -45,6 +47,7 @@ class RayPool:
         self._canary: tuple[Sequence[int], list[float]] | None = None  # what a healthy worker scored since then
         self._schedule: Schedule | None = None
         self._take: Callable[[int, Completion], None] = lambda item, completion: None
+        self._step_back: Callable[[], None] = lambda: None  # undoes `stand_aside`
         self._crew = Crew(self, config, model_path, stop_ids, place)
         self.facts = self._crew.facts
         if config.weights == "broadcast":
@@ -147,8 +150,15 @@ class RayPool:
         if self.config.sleep:
             self._all("rest")
 
+    def stand_aside(self) -> None:
+        if not self._crew.gpus:
+            here = socket.gethostname()
+            taken = {core for facts in self.facts if facts["host"] == here for core in facts["cores"]}
+            self._step_back = cores.leave(taken)
+
     def close(self) -> None:
         self._crew.close()
+        self._step_back()
         self._latest = self._weights = None
 
     # ---- what the crew tells ---------------------------------------------------------------------------------------

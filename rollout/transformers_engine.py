@@ -129,6 +129,9 @@ class TransformersEngine:
     def take_events(self) -> list[dict]:
         return []
 
+    def stand_aside(self) -> None:
+        pass
+
     def rest(self) -> None:
         pass
 

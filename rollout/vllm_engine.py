@@ -200,6 +200,9 @@ class VllmEngine:
     def take_events(self) -> list[dict]:
         return []
 
+    def stand_aside(self) -> None:
+        pass
+
     def rest(self) -> None:
         """vLLM's sleep of level 1: keys and values are dropped, weights wait in the host's memory."""
         if self._sleeps and not self._asleep:

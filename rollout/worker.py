@@ -56,7 +56,7 @@ class Worker(Actor):
         self._commands: SimpleQueue[tuple[int, str, tuple[Any, ...]]] = SimpleQueue()
         self._fed: dict[int, list[Fed]] = {}  # by the command they are for, as is the next
         self._closed: set[int] = set()
-        self._number = self._dropped = 0
+        self._number = self._dropped = self._left = 0  # left: rollouts under way
         self._newer: tuple[Arrays, int] | None = None
         self._report, self._changed = Report(), threading.Condition()
         threading.Thread(target=self._serve, name="engine", daemon=True).start()
@@ -80,12 +80,14 @@ class Worker(Actor):
         """Give up the `generate` of this number, which ends with an error at the engine's next step."""
         self._dropped = number
 
-    def poll(self, wait_s: float, gather_s: float) -> Report:
-        """What happened since the last report; waits up to `wait_s` for something, then `gather_s` for more of it."""
+    def poll(self, wait_s: float, gather_s: float, enough: int) -> Report:
+        """What happened since the last report; waits up to `wait_s` for something, then, while rollouts are under way, `gather_s`
+        for `enough` of them."""
         with self._changed:
             self._changed.wait_for(lambda: self._report.ended or self._report.results, wait_s)
             if self._report.ended and not self._report.results:
-                self._changed.wait_for(lambda: self._report.results, gather_s)
+                told = self._report
+                self._changed.wait_for(lambda: told.results or len(told.ended) >= enough or not self._left, gather_s)
             report, self._report = self._report, Report(self._report.progress)
         return report
 
@@ -115,11 +117,11 @@ class Worker(Actor):
         self.engine = make_engine(config.model_copy(update={"workers": 0, "core": core}), model_path, stop_ids)
         self.engine.borrows = True  # what lies in the object store never changes
         facts = ("name", "canary_tolerance", "max_model_len", "vocab_size")
-        return {"core": core} | {name: getattr(self.engine, name) for name in facts}
+        return {"cores": own} | {name: getattr(self.engine, name) for name in facts}
 
     def _generate(self, prompts: Sequence[Fed], temperature: float, whole: bool) -> None:
         """Complete these prompts and, unless they are the whole, those that are fed until the last."""
-        first, number = list(prompts), self._number
+        first, number, self._left = list(prompts), self._number, 0
 
         def more(idle: bool) -> list[Fed] | None:
             nonlocal first
@@ -131,12 +133,14 @@ class Worker(Actor):
                 given, first = first, []
                 given += self._fed.pop(number, [])
                 closed = whole or number in self._closed
+                self._left += len(given)
             if idle and not given and not closed:
                 time.sleep(IDLE_S)
             return given if given or not closed else None
 
         def ended(item: int, completion: Completion) -> None:
             with self._changed:
+                self._left -= 1
                 self._report.ended.append((number, item, completion))
                 self._changed.notify_all()
 

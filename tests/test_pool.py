@@ -177,7 +177,7 @@ class Flaky(Worker):
     def _start(self, config: EngineConfig, model_path: str, stop_ids: Sequence[int], index: int) -> dict[str, Any]:
         self.engine = FlakyEngine(model_path)
         names = ("name", "canary_tolerance", "max_model_len", "vocab_size")
-        return {"core": 0} | {name: getattr(self.engine, name) for name in names}
+        return {"cores": [0]} | {name: getattr(self.engine, name) for name in names}
 
 
 @pytest.fixture(scope="module", params=["fixed", "free"])
@@ -188,6 +188,17 @@ def flaky(cluster: None, tmp_path_factory: pytest.TempPathFactory, request: pyte
         pool = RayPool(config, str(tmp_path_factory.mktemp("flaky")), ())
         yield pool
         pool.close()
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a core for the workers and one for this process")
+def test_a_driver_that_works_stands_aside(flaky: RayPool) -> None:
+    before = os.sched_getaffinity(0)
+    flaky.stand_aside()
+    try:
+        assert os.sched_getaffinity(0) == before - {0}
+    finally:
+        flaky._step_back()
+    assert os.sched_getaffinity(0) == before
 
 
 def ask(*first: int) -> list[Prompt]:

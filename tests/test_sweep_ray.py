@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -140,6 +141,18 @@ def test_stages_run_on_a_cluster_that_is_there(tmp_path: Path) -> None:
             with ray_places(RayConfig(address=address), Resources(cpus=1), tmp_path) as places:
                 assert len(places) == 1 and run_jobs([job], places, Silent(), poll_s=0.05)
             assert job.state == "finished" and head.poll() is None
+
+
+@pytest.mark.slow
+def test_where_something_else_listens(tmp_path: Path) -> None:
+    """Ray by itself tries for minutes."""
+    start = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as other:  # mute
+        config = RayConfig(address=f"127.0.0.1:{other.getsockname()[1]}")
+        silence = rf"ray\.address={config.address}: no Ray cluster answers there \(timed"
+        with pytest.raises(TautError, match=silence), ray_places(config, Resources(cpus=1), tmp_path):
+            pass
+    assert time.monotonic() - start < 60
 
 
 @pytest.mark.slow

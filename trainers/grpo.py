@@ -65,6 +65,8 @@ class Trainer:
         self.patience = 20.0  # seconds that what is being sampled may take when the run is closed
         self._untouched: dict[str, Any] | None = None  # states at the start of a step that has not trained yet
         self.ahead = {"sync": 0, "overlap": 1, "async": self.config.max_staleness}[mode]
+        if self.ahead:
+            self.engine.stand_aside()
         self.pipeline = Pipeline(
             self.sampler,
             parts.canary,
