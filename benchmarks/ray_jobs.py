@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from benchmarks.jobs import LocalProcess
 from rewards.errors import TautError
-from rollout.cluster import knock, show_token, silent
+from rollout.cluster import knock, refused, show_token
 
 ROOT = Path(__file__).resolve().parents[1]
 ADDRESS = "ray.address"
@@ -285,7 +285,7 @@ def _connect(address: str | None) -> None:
         except Exception as error:  # Ray raises a bare Exception when its processes are not up within 30 s
             ray.shutdown()
             if address != "local":
-                raise silent(address, error, ADDRESS) from error
+                raise refused(address, error, ADDRESS) from error
             if not attempts_left:
                 raise TautError(
                     f"--jobs ray: Ray did not start ({error}); is the machine overloaded? --jobs N does without Ray"

@@ -104,16 +104,11 @@ def _join(places: int, address: str | None) -> None:
         try:
             ray.init(**options)
             return
-        except ConnectionError as error:  # also Ray's "could not find any running Ray instance"
+        except Exception as error:
             ray.shutdown()
-            raise silent(address, error) from error
-        except Exception as error:  # Ray raises a bare Exception when its processes are not up within 30 s
-            ray.shutdown()
-            if "ersion mismatch" in str(error):
-                raise TautError(
-                    f"cluster={address}: {_line(error)}; install the same versions on every node"
-                ) from error
-            if not attempts_left:
+            if address or isinstance(error, ConnectionError):  # "could not find any running Ray instance"
+                raise refused(address, error) from error
+            if not attempts_left:  # a bare Exception: its processes are not up within 30 s
                 raise TautError(
                     f"{places} processes on Ray: it did not start ({_line(error)}); is the machine overloaded, or RAY_ADDRESS "
                     "stale? rollout.workers=0 and trainer.ranks=0 do without Ray"
@@ -130,7 +125,7 @@ def knock(address: str, setting: str = "cluster") -> None:
     until = time.monotonic() + KNOCK_S
     while error := _unlike_grpc(host.strip("[]"), int(port)):
         if time.monotonic() > until:
-            raise silent(address, error, setting) from error
+            raise refused(address, error, setting) from error
         time.sleep(0.5)
     if "://" in address:
         return
@@ -141,7 +136,7 @@ def knock(address: str, setting: str = "cluster") -> None:
         if head is not None:  # in another Ray what `ray.init` says must do
             head(address=address)
     except Exception as error:  # some other service, or another port of Ray's
-        raise silent(address, error, setting) from error
+        raise refused(address, error, setting) from error
 
 
 def _unlike_grpc(host: str, port: int) -> OSError | None:
@@ -157,8 +152,11 @@ def _unlike_grpc(host: str, port: int) -> OSError | None:
     return None if head[3:4] == b"\x04" else OSError("something else listens there: it does not speak gRPC")
 
 
-def silent(address: str | None, error: BaseException, setting: str = "cluster") -> TautError:
-    """That no cluster answers at the address that `setting` says."""
+def refused(address: str | None, error: BaseException, setting: str = "cluster") -> TautError:
+    """Why there is no joining the cluster at the address that `setting` says."""
+    said = " ".join(str(error).split())
+    if "ersion mismatch" in said:
+        return TautError(f"{setting}={address}: {said}; install the same versions on every node")
     return TautError(
         f"{setting}={address}: no Ray cluster answers there ({_line(error)}); start one with `ray start --head --port=PORT`, mend "
         "the address (RAY_ADDRESS where none is given), show the token that it asks for (RAY_AUTH_TOKEN, or the head's "

@@ -61,8 +61,9 @@ def launch(arguments: list[str], log: Path, run: Callable[[list[str], str], None
 
 
 @contextlib.contextmanager
-def ray_head(folder: Path, cpus: int = 1) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A Ray cluster of this machine as an administrator starts it: (HOST:PORT, the process of its head)."""
+def ray_head(folder: Path, cpus: int = 1, version: str = "") -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A Ray cluster of this machine as an administrator starts it: (HOST:PORT, the process of its head). version: what it takes
+    itself to be."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -70,8 +71,10 @@ def ray_head(folder: Path, cpus: int = 1) -> Iterator[tuple[str, subprocess.Pope
     with tempfile.TemporaryDirectory(
         prefix="ray", dir="/tmp", ignore_cleanup_errors=True
     ) as short:  # sockets' paths are short
+        other = f"import ray; ray.__version__ = {version!r}; from ray.scripts.scripts import main; main()"
+        start = [sys.executable, "-c", other] if version else [str(Path(sys.executable).parent / "ray")]
         command = [
-            str(Path(sys.executable).parent / "ray"), "start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}",
+            *start, "start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}",
             f"--num-cpus={cpus}", "--block", "--include-dashboard=false", "--object-store-memory=100000000", f"--temp-dir={short}",
         ]  # fmt: skip
         head = subprocess.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT, start_new_session=True)

@@ -119,6 +119,18 @@ def test_where_something_else_listens(says: bytes) -> None:
 
 
 @pytest.mark.slow
+def test_a_head_of_another_version(tmp_path: Path) -> None:
+    import ray
+
+    start = time.monotonic()
+    with ray_head(tmp_path, version="2.0.9") as (address, _):
+        told = rf"cluster={address}: Version mismatch: .* Ray: 2\.0\.9 .* Ray: {ray.__version__} .*install the same versions"
+        with pytest.raises(TautError, match=told):
+            clusters.connect(1, clusters.ClusterConfig(address=address))
+    assert time.monotonic() - start < 60 and not ray.is_initialized()
+
+
+@pytest.mark.slow
 def test_a_port_of_ray_that_is_not_its_head(tmp_path: Path) -> None:
     """Its client's server, which `ray start` also names; and the head beside it is joined."""
     import ray
