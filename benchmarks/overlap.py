@@ -1,6 +1,6 @@
 """Steps a minute: sampling and training in turn, on one core and on both, against sampling the next step while one trains.
 
-    python -m benchmarks.overlap                 # about six minutes on two cores
+    python -m benchmarks.overlap                 # about eight minutes on two cores
 
 `taut train` on the embedded model in steps of its own benchmark, 10 problems x 8 rollouts of at most 320 tokens, in which sampling
 and training cost about the same. Processes in turn: `sync` with one thread, `sync` with both cores in both phases, and

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from benchmarks.jobs import LocalProcess
 from rewards.errors import TautError
-from rollout.cluster import knock, refused, show_token
+from rollout.cluster import knock, refused
 
 ROOT = Path(__file__).resolve().parents[1]
 ADDRESS = "ray.address"
@@ -276,7 +276,6 @@ def _connect(address: str | None) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         options |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
     else:
-        show_token()
         knock(address, ADDRESS)
     for attempts_left in (2, 1, 0):
         try:

@@ -93,7 +93,6 @@ def _join(places: int, address: str | None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its new default; silences a warning
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
-        show_token()
         knock(address)
         options["address"] = address
     else:
@@ -117,8 +116,9 @@ def _join(places: int, address: str | None) -> None:
 
 
 def knock(address: str, setting: str = "cluster") -> None:
-    """Raises TautError where no head of a Ray cluster answers at HOST:PORT, which `setting` says; Ray itself would try for ten
-    minutes."""
+    """Before `ray.init` at an address, which `setting` says: show our token, and raise TautError where no head of a Ray cluster
+    answers at HOST:PORT; Ray itself would try for ten minutes."""
+    _show_token()
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not port.isdigit():  # "auto", or a name that Ray knows
         return
@@ -164,7 +164,7 @@ def refused(address: str | None, error: BaseException, setting: str = "cluster")
     )
 
 
-def show_token() -> None:
+def _show_token() -> None:
     """Show the cluster our token, where there is one: `ray start` asks for it by default as soon as `~/.ray/auth_token` exists
     (Ray 2.60; a local cluster, such as a sweep's, makes it), while `ray.init` keeps it back unless RAY_AUTH_MODE says `token`."""
     try:

@@ -159,6 +159,7 @@ class RayPool:
     def close(self) -> None:
         self._crew.close()
         self._step_back()
+        self._step_back = lambda: None
         self._latest = self._weights = None
 
     # ---- what the crew tells ---------------------------------------------------------------------------------------
