@@ -55,6 +55,7 @@ class Member:
     number: int = 0  # of the command under way
     command: Command | None = None
     todo: deque[Command] = field(default_factory=deque)
+    given_up: bool = False  # nobody wants the rollouts of the command under way
     here: bool = False  # its process has answered
     progress: int = -1
     down: tuple[float, str, str] | None = None  # since when it is being replaced, why, its stacks
@@ -158,13 +159,14 @@ class Crew:
             for member in self.members:  # what is left of this call must not come into the next
                 member.todo = deque(c for c in member.todo if c.setup)
                 if member.here and member.command is not None and member.command.method == "generate":
+                    member.given_up = True
                     member.actor.drop.remote(member.number)
             raise
 
     def send(self, worker: int, command: Command) -> None:
         """Have a worker that does nothing begin."""
         member = self.members[worker]
-        member.number, member.command = member.number + 1, command
+        member.number, member.command, member.given_up = member.number + 1, command, False
         limit = START_DEADLINE_S if command.method == "start" else self.config.deadline_s
         self._watch.expect(worker, limit, time.monotonic())
         member.actor.put.remote(member.number, command.method, *command.args)
@@ -227,7 +229,7 @@ class Crew:
             member.progress = answer.progress
             self._watch.seen(worker, time.monotonic())
         for number, item, completion in answer.ended:
-            if number == member.number:
+            if number == member.number and not member.given_up:
                 self.owner.ended(worker, item, completion)
         for result in answer.results:
             command, member.command = member.command, None
