@@ -44,6 +44,7 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float]:
+        """(low, high)."""
         return (self.low, self.high)
 
     def text(self, digits: int = 3, sign: bool = False) -> str:

@@ -31,6 +31,7 @@ class TrainerCost:
     ranks: int = 1
 
     def step(self, tokens: int) -> float:
+        """Seconds of a step on so many tokens."""
         return self.fixed_s + self.token_s * tokens / self.ranks
 
 
@@ -49,6 +50,7 @@ class Plan:
 
     @property
     def ahead(self) -> int:
+        """How many steps sampling may be ahead of training."""
         return {"sync": 0, "overlap": 1, "async": self.max_staleness}[self.mode]
 
 

@@ -78,6 +78,7 @@ def seeds_agree(by_seed: Floats) -> float:
 
 
 def interval_of(draws: Floats) -> tuple[float, float]:
+    """The middle 95 % of the draws, NaN ones left out; NaN where all are."""
     if np.isnan(draws).all():
         return float("nan"), float("nan")
     low, high = np.nanquantile(draws, [0.025, 0.975])

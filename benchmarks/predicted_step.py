@@ -171,6 +171,7 @@ class Groups:
 
     @property
     def size(self) -> NDArray[Any]:
+        """Rollouts of each group."""
         return np.diff(self.starts, append=len(self.correct))
 
 

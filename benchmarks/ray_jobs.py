@@ -8,7 +8,6 @@ stages as a kill would. The nodes must see the folder of the sweep, and have the
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import secrets
@@ -26,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from benchmarks.jobs import LocalProcess
 from rewards.errors import TautError
-from rollout.cluster import knock, refused
+from rollout.join import join
 
 ROOT = Path(__file__).resolve().parents[1]
 ADDRESS = "ray.address"
@@ -260,35 +259,10 @@ def _holds(have: Mapping[str, float], cpus: float, gpus: float) -> int:
 
 def _connect(address: str | None) -> None:
     """Join the cluster at `address`, or start one on this machine."""
-    import ray
-
-    for name, value in {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_worker_niceness": "0",  # Ray's default of 15 starves the runs on a shared machine
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # its new default; silences a warning
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, Ray would pack and send the working directory
-    }.items():
-        os.environ.setdefault(name, value)
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # where actors find this module
-    options: dict[str, Any] = {"runtime_env": {"env_vars": {"PYTHONPATH": path}}}
-    if address == "local":
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        options |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
-    else:
-        knock(address, ADDRESS)
-    for attempts_left in (2, 1, 0):
-        try:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
-            return
-        except Exception as error:  # Ray raises a bare Exception when its processes are not up within 30 s
-            ray.shutdown()
-            if address != "local":
-                raise refused(address, error, ADDRESS) from error
-            if not attempts_left:
-                raise TautError(
-                    f"--jobs ray: Ray did not start ({error}); is the machine overloaded? --jobs N does without Ray"
-                ) from error
+    failed = "--jobs ray", "--jobs N does without Ray"
+    join(address, ADDRESS, failed, {"PYTHONPATH": path}, num_cpus=cores, object_store_memory=OBJECT_STORE)
 
 
 def _check_nodes(ground: Ground, cpus: float, gpus: float) -> None:

@@ -69,6 +69,7 @@ def difference(place: str, step: LoggedStep, scores: Scores, advantage: Floats) 
 
 
 def check_groups(place: str, batch: Batch, foreign: Foreign) -> None:
+    """Note problems with one rollout, which no group advantage can say anything of."""
     lone = np.flatnonzero(batch.group_size == 1)
     if len(lone):
         row = int(batch.order[batch.starts[lone[0]]])

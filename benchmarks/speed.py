@@ -64,6 +64,7 @@ class Model:
 
     @classmethod
     def of(cls, folder: str) -> Model:
+        """Counted from the config.json of a Qwen3-like model."""
         c = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
         heads, kv, size = c["num_attention_heads"], c["num_key_value_heads"], c["head_dim"]
         layer = c["hidden_size"] * size * (2 * heads + 2 * kv) + 3 * c["hidden_size"] * c["intermediate_size"]

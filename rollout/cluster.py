@@ -1,10 +1,8 @@
-"""The Ray cluster that rollout workers live on: joined or started, measured, and asked about its processes."""
+"""The Ray cluster that rollout workers live on: measured, divided into places, and asked about its processes."""
 
 from __future__ import annotations
 
-import logging
 import os
-import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rewards.errors import TautError
 from rollout.actor import dump_stack, versions
+from rollout.join import first_line, join
 
 JOIN_S = 20.0  # until the nodes of a cluster that was just started have come
-KNOCK_S = 15.0  # a head that was just started may need some seconds to listen
-GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"  # of a gRPC client: preface and settings
 PLACE_S = 60.0  # until a worker's process should be there; after that it is looked whether there is any room for it
 
 
@@ -65,7 +62,8 @@ def connect(places: int, cluster: ClusterConfig | None = None) -> bool:
     cluster = cluster or ClusterConfig()
     joined = False
     if not ray.is_initialized():
-        _join(places, cluster.address or os.environ.get("RAY_ADDRESS"))
+        failed = f"{places} processes on Ray", "rollout.workers=0 and trainer.ranks=0 do without Ray"
+        join(cluster.address, "cluster", failed, num_cpus=max(places, len(os.sched_getaffinity(0))))
         joined = True
     if wanted := sum(cluster.asked.values()):
         until = time.monotonic() + JOIN_S
@@ -82,96 +80,6 @@ def connect(places: int, cluster: ClusterConfig | None = None) -> bool:
                 )
             time.sleep(0.5)
     return joined
-
-
-def _join(places: int, address: str | None) -> None:
-    """`ray.init`, with its errors in words."""
-    import ray
-
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 starves the workers on a shared machine
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its new default; silences a warning
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address:
-        knock(address)
-        options["address"] = address
-    else:
-        cores = max(places, len(os.sched_getaffinity(0)))
-        # "local": without it Ray joins whatever cluster somebody has started on this machine
-        options |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
-    for attempts_left in (2, 1, 0):
-        try:
-            ray.init(**options)
-            return
-        except Exception as error:
-            ray.shutdown()
-            if address or isinstance(error, ConnectionError):  # "could not find any running Ray instance"
-                raise refused(address, error) from error
-            if not attempts_left:  # a bare Exception: its processes are not up within 30 s
-                raise TautError(
-                    f"{places} processes on Ray: it did not start ({_line(error)}); is the machine overloaded, or RAY_ADDRESS "
-                    "stale? rollout.workers=0 and trainer.ranks=0 do without Ray"
-                ) from error
-    raise AssertionError("not reached")
-
-
-def knock(address: str, setting: str = "cluster") -> None:
-    """Before `ray.init` at an address, which `setting` says: show our token, and raise TautError where no head of a Ray cluster
-    answers at HOST:PORT; Ray itself would try for ten minutes."""
-    _show_token()
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if not port.isdigit():  # "auto", or a name that Ray knows
-        return
-    until = time.monotonic() + KNOCK_S
-    while error := _unlike_grpc(host.strip("[]"), int(port)):
-        if time.monotonic() > until:
-            raise refused(address, error, setting) from error
-        time.sleep(0.5)
-    if "://" in address:
-        return
-    import ray._raylet
-
-    head = getattr(ray._raylet, "GcsClient", None)
-    try:
-        if head is not None:  # in another Ray what `ray.init` says must do
-            head(address=address)
-    except Exception as error:  # some other service, or another port of Ray's
-        raise refused(address, error, setting) from error
-
-
-def _unlike_grpc(host: str, port: int) -> OSError | None:
-    """Why what is there cannot be Ray: nobody listens, or whoever does has no word for a gRPC client."""
-    try:
-        with socket.create_connection((host, port), timeout=5) as line:
-            if os.environ.get("RAY_USE_TLS") == "1":  # it would not answer before a handshake
-                return None
-            line.sendall(GREETING)
-            head = line.recv(9)
-    except OSError as error:
-        return error
-    return None if head[3:4] == b"\x04" else OSError("something else listens there: it does not speak gRPC")
-
-
-def refused(address: str | None, error: BaseException, setting: str = "cluster") -> TautError:
-    """Why there is no joining the cluster at the address that `setting` says."""
-    said = " ".join(str(error).split())
-    if "ersion mismatch" in said:
-        return TautError(f"{setting}={address}: {said}; install the same versions on every node")
-    return TautError(
-        f"{setting}={address}: no Ray cluster answers there ({_line(error)}); start one with `ray start --head --port=PORT`, mend "
-        "the address (RAY_ADDRESS where none is given), show the token that it asks for (RAY_AUTH_TOKEN, or the head's "
-        "~/.ray/auth_token copied to here), or leave it out to start one on this machine"
-    )
-
-
-def _show_token() -> None:
-    """Show the cluster our token, where there is one: `ray start` asks for it by default as soon as `~/.ray/auth_token` exists
-    (Ray 2.60; a local cluster, such as a sweep's, makes it), while `ray.init` keeps it back unless RAY_AUTH_MODE says `token`."""
-    try:
-        from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-    except ImportError:  # an older Ray, whose clusters ask for a token only where RAY_AUTH_MODE is set
-        return
-    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 def gpus_each(workers: int, tensor_parallel: int = 1, what: str = "rollout.workers") -> int:
@@ -275,7 +183,7 @@ def stack_of(node: str, pid: int, file: int) -> str:
         try:
             text = ray.get(there.remote(pid, file), timeout=20)
         except Exception as error:  # the node is gone with it
-            text = f"no stack: {_line(error)}"
+            text = f"no stack: {first_line(error)}"
     return text or "no stack: the process does not answer signals (stopped, or gone)"
 
 
@@ -283,7 +191,3 @@ def of_death(error: BaseException) -> str:
     """Ray's own words for how an actor died, became unreachable or ran out of memory, in one line."""
     said = [line.strip().rstrip(".") for line in str(error).splitlines() if line.strip().startswith("The ")]
     return f"{type(error).__name__}: {'; '.join(said) or str(error).strip()}"
-
-
-def _line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

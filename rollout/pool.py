@@ -170,10 +170,12 @@ class RayPool:
             self._take(item, completion)
 
     def ready(self, worker: int) -> None:
+        """The worker may be given prompts."""
         if self._schedule is not None:
             self._schedule.ready(worker)
 
     def lost(self, worker: int) -> None:
+        """The worker has died: its prompts go to others, and the broadcast's group is left."""
         if self._broadcast is not None:
             self._broadcast.leave()
         if self._schedule is not None:

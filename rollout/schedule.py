@@ -39,6 +39,7 @@ class Schedule:
 
     @property
     def done(self) -> bool:
+        """Whether nothing is left to complete."""
         return self.left == 0
 
     def owed(self, worker: int) -> int:

@@ -138,10 +138,8 @@ class VllmEngine:
     def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Load all weights as if from a checkpoint (this also repacks them for the CPU's kernels)."""
         self._wake()
-        for (
-            i,
-            name,
-        ) in self._under_way.values():  # they are computed anew up to here, and a token in flight is drawn again
+        # What is under way is computed anew up to here, and a token in flight is drawn again.
+        for i, name in self._under_way.values():
             state = self.llm.llm_engine.output_processor.request_states[name]
             older = self._older.setdefault(i, [])
             older += [self.version] * (state.detokenizer.num_output_tokens() - len(older))

@@ -19,7 +19,7 @@ from benchmarks.study.reference import Against, against_linear, best, mixture
 from benchmarks.study.report import answer, report
 from benchmarks.study.runs import Measured, Study, first_down, load
 from benchmarks.study.summary import BEGIN, SHOWN, summary, write
-from benchmarks.study.uncertainty import Noise, measure, measure_these, moderate, noise, two_way
+from benchmarks.study.uncertainty import Noise, measure, measure_beside, measure_these, moderate, noise, two_way
 from rewards.errors import TautError
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "table"
@@ -245,11 +245,37 @@ def test_the_long_claim_says_when_each_seed_fell() -> None:
             steps[name, seed] = {"accuracy": 0.9 - down, "tokens": np.full(100, 60.0)}
     study = Study(np.arange(400), np.array(["1"] * 400), found, steps, {}, {})
     u = measure(study, 200)
-    told = long.claim(study, u)
+    (told,) = long.claims(study, u)
     assert (
         told.verdict == "confirmed" and "never/53 (all)" in told.number and "never/never (best groups)" in told.number
     )
     assert "| az-0.5" in long.report(study, u)
+
+
+def test_long_runs_are_held_against_the_same_after_forty_steps() -> None:
+    """A configuration of both studies lost 0.2, which holds with seeds of either drawn apart and problems drawn together."""
+    rng = np.random.default_rng(8)
+    names = ("linear-0.3", "linear-2", "laser-100", "laser-d-48", "hapo-1", "az-0.5", "grpo-lambda-0.5")
+    levels = ((0.9, 60.0), (0.7, 50.0))
+    both = []
+    for accuracy, tokens in levels:
+        found = {n: made(rng, n, accuracy, seeds=2, seed_sd=0.02, tokens=tokens) for n in names}
+        steps = {(n, s): {"accuracy": np.full(40, 0.9), "tokens": np.full(40, 60.0)} for n in names for s in (0, 1)}
+        both.append(Study(np.arange(400), np.array(["1"] * 400), found, steps, {}, {}))
+    table40, study = both
+    u, u40 = measure_beside(study, table40, 2000)
+    change = u.draws["hapo-1"][:, 0] - u40.draws["hapo-1"][:, 0]
+    assert -0.27 < change.mean() < -0.13
+    own = [float(d.draws["hapo-1"][:, 0].var()) for d in (u, u40)]
+    assert 0.5 < change.var() / sum(own) < 1.1  # problems in common, training seeds not
+    text = long.report(study, u, u40)
+    assert "Δ accuracy to 40 steps" in text and "| laser-d-48 - laser-100" in text and "linear-0.3" in text
+    found = {c.paper: c for c in long.claims(study, u)}
+    assert {"LASER-D (2505.15612)", "HAPO (2505.11225)"} < set(found)
+    assert found["LASER-D (2505.15612)"].verdict == better(u.difference("laser-d-48", "laser-100", "accuracy"))
+    elsewhere = Study(np.arange(1, 401), study.level, study.configurations, study.steps, {}, {})
+    with pytest.raises(TautError, match="other problems"):
+        measure_beside(study, elsewhere)
 
 
 def test_the_front_rises_from_fewest_tokens_to_most() -> None:

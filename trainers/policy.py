@@ -138,6 +138,7 @@ class Policy:
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return next(self.model.parameters()).device
 
     def log_probs(

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--claims", type=Path, help="the page of the claims (default: FOLDER/claims.md)")
-    parser.add_argument("--long", type=Path, help="the runs of 400 steps, for a claim of their own")
+    parser.add_argument("--long", type=Path, help="the runs of 400 steps, for claims of their own")
     parser.add_argument("--readme", type=Path, help="a page with the summary's marks, between which it is written anew")
     given = parser.parse_args(argv)
     folder: Path = given.folder
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         figure.draw(study, uncertainty, folder / "table.png")
         pace.draw(study, uncertainty, folder / "pace.png")
         publish(warning.report(study) + "\n", folder / "warning.md")
-        more = [long.claim(of := load(given.long), measure(of))] if given.long else []
+        more = long.claims(of := load(given.long), measure(of)) if given.long else []
         publish(claims.page(study, uncertainty, more) + "\n", given.claims or folder / "claims.md")
         if given.readme:
             summary.write(study, uncertainty, given.readme)

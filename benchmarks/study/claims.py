@@ -38,10 +38,12 @@ class Claim:
 
 
 def better(e: Estimate) -> Verdict:
+    """The verdict on "better": where the whole interval lies on one side of zero."""
     return "confirmed" if e.low > 0 else "refuted" if e.high < 0 else "undecided"
 
 
 def equal(e: Estimate, margin: float = EQUAL) -> Verdict:
+    """The verdict on "equal": where the whole interval lies within the margin, or outside it."""
     if -margin <= e.low and e.high <= margin:
         return "confirmed"
     return "refuted" if e.low > margin or e.high < -margin else "undecided"

@@ -116,17 +116,33 @@ class Uncertainty:
 
 def measure(study: Study, resamples: int = RESAMPLES, seed: int = SEED) -> Uncertainty:
     """Draws for all configurations of a study. A problem that any run has no verdict for is left out of all."""
-    configurations = list(study.configurations.values())
-    whole = ~np.any([np.isnan(c.accuracy).any(axis=0) for c in configurations], axis=0)
-    return measure_these([_only(c, whole) for c in configurations], resamples, seed)
+    return measure_these(_whole(study)[0], resamples, seed)
+
+
+def measure_beside(study: Study, other: Study, resamples: int = RESAMPLES, seed: int = SEED) -> list[Uncertainty]:
+    """Both, so that draws of the one may be held against draws of the other: joint over problems, not over training seeds.
+
+    Raises TautError where they have other problems.
+    """
+    if not np.array_equal(study.problems, other.problems):
+        raise TautError("two studies are held against each other, but were evaluated on other problems")
+    return [measure_these(c, resamples, seed, stream) for c, stream in zip(_whole(study, other), (0, 1), strict=True)]
+
+
+def _whole(*studies: Study) -> list[list[Measured]]:
+    """The configurations of each on the problems that all runs of all have a verdict for."""
+    unknown = [np.isnan(c.accuracy).any(axis=0) for s in studies for c in s.configurations.values()]
+    whole = ~np.any(unknown, axis=0)
+    return [[_only(c, whole) for c in s.configurations.values()] for s in studies]
 
 
 def _only(c: Measured, problems: Any) -> Measured:
     return Measured(c.name, c.kind, c.seeds, c.accuracy[:, problems], c.tokens[:, problems])
 
 
-def measure_these(configurations: Sequence[Measured], resamples: int, seed: int) -> Uncertainty:
-    """As `measure`; the base model, which nothing trained, has no variance of seeds."""
+def measure_these(configurations: Sequence[Measured], resamples: int, seed: int, stream: int = 0) -> Uncertainty:
+    """As `measure`; the base model, which nothing trained, has no variance of seeds. `stream`: another one has other draws
+    for training seeds."""
     trained = [c for c in configurations if c.kind != "base"]
     tokens = np.array([float(c.tokens.mean()) for c in trained])
     away = tokens - np.median(tokens)
@@ -143,15 +159,15 @@ def measure_these(configurations: Sequence[Measured], resamples: int, seed: int)
         for i, name in enumerate(MEASURES):
             for c, (of_seeds, degrees) in zip(some, _of_seeds(some, name), strict=True):
                 variance[c.name][i], freedom[c.name][i] = of_seeds, degrees
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, stream] if stream else seed)
     mean, draws = {}, {}
     for c in configurations:
         problems = np.stack([c.accuracy.mean(axis=0), c.tokens.mean(axis=0)], axis=1)
         mean[c.name] = problems.mean(axis=0)
-        noise = np.stack([_student(rng, resamples, f) for f in freedom[c.name]], axis=1)
+        shift = np.stack([_student(rng, resamples, f) for f in freedom[c.name]], axis=1)
         rho = together[c.name]
-        noise[:, 1] = rho * noise[:, 0] + math.sqrt(1 - rho**2) * noise[:, 1]
-        moved = resampled_means(problems, resamples, seed) + noise * np.sqrt(variance[c.name] / len(c.seeds))
+        shift[:, 1] = rho * shift[:, 0] + math.sqrt(1 - rho**2) * shift[:, 1]
+        moved = resampled_means(problems, resamples, seed) + shift * np.sqrt(variance[c.name] / len(c.seeds))
         draws[c.name] = np.clip(moved, 0, [1, np.inf])
     return Uncertainty(mean, draws, {name: np.sqrt(v) for name, v in variance.items()}, freedom)
 

@@ -56,6 +56,7 @@ def other_argument(left: str, right: str) -> bool:
 
 
 def is_name(text: str) -> bool:
+    """Whether the text is what an equation defines: a name, as x or f(x), without arithmetic."""
     return _has_name(text) and not re.search(r"[+*/<>-]|\\(?:frac|sqrt|cdot|times)", text) and not text[:1].isdigit()
 
 
