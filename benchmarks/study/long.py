@@ -7,7 +7,6 @@ FOLDER: what `python -m benchmarks.study.gather` made of the sweep `long`.
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +50,6 @@ AGAIN = (
         "other strengths; more seeds",
     ),
 )
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def fall(accuracy: Floats) -> int | None:
@@ -88,7 +86,12 @@ def report(study: Study, u: Uncertainty, table40: Uncertainty | None = None) -> 
             differences = u.difference(first, second, "accuracy"), u.difference(first, second, "tokens")
             pairs.append([f"{first} - {second}", text(differences[0], 3, True), text(differences[1], 1, True)])
     told = f"Falls: the training accuracy's mean over {WINDOW} steps is {FALL} below that of the first {WINDOW}."
-    parts = [table(rows), told, table(pairs) if len(pairs) > 1 else "", "![training](long.png)"]
+    parts = [
+        table(rows),
+        told,
+        table(pairs) if len(pairs) > 1 else "",
+        "![accuracy after 40 and after 400 steps](long.png)",
+    ]
     return "\n\n".join(p for p in parts if p) + "\n"
 
 
@@ -135,26 +138,59 @@ def _best_groups(study: Study, u: Uncertainty) -> Claim:
     )
 
 
-def draw(study: Study, path: Path) -> None:
-    """Training accuracy and tokens by step, a line a seed."""
+def draw(study: Study, u: Uncertainty, table40: Uncertainty | None, path: Path) -> None:
+    """A row a configuration: held-out accuracy after the table's 40 steps and at the end, training accuracy at the end, tokens."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11.0, 4.4), dpi=150, layout="constrained")
+    names = sorted((c.name for c in study.trained), key=lambda n: float(u.mean[n][0]))
+    figure = Figure(figsize=(9.6, 1.5 + 0.34 * len(names)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    panels: Any = figure.subplots(1, 2)
-    for axes, quantity in zip(panels, ("accuracy", "tokens"), strict=True):
-        for c, color in zip(study.trained, itertools.cycle(COLORS)):
-            for i, seed in enumerate(c.seeds):
-                line = trailing(study.steps[c.name, seed][quantity], WINDOW)
-                at = np.arange(WINDOW, WINDOW + len(line))
-                axes.plot(at, line, color=color, linewidth=1.1, alpha=0.85, label=c.name if not i else None)
-        axes.set_xlabel("step")
-        axes.set_title(f"training {quantity}, mean over {WINDOW} steps", loc="left", fontsize=11, fontweight="bold")
-        axes.grid(color="#dddddd", linewidth=0.7)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].legend(fontsize=8, loc="lower left")
+    axes: Any = figure.add_subplot()
+    for y, name in enumerate(names):
+        after, before = (
+            u.of(name, "accuracy"),
+            table40.of(name, "accuracy") if table40 and name in table40.mean else None,
+        )
+        seeds = study.configurations[name].seeds
+        known = np.mean([trailing(study.steps[name, s]["accuracy"], WINDOW)[-1] for s in seeds])
+        axes.plot(
+            known,
+            y,
+            "|",
+            color="#D55E00",
+            markersize=13,
+            markeredgewidth=2,
+            label=None if y else "training problems, 400 steps",
+        )
+        if before:
+            axes.plot([before.value, after.value], [y, y], color="#bbbbbb", linewidth=1.2, zorder=1)
+            axes.plot(
+                before.value, y, "o", color="#0072B2", markerfacecolor="white", markersize=7,
+                label="held-out problems, 40 steps" if name == _first(names, table40) else None,
+            )  # fmt: skip
+        axes.errorbar(
+            after.value, y, xerr=[[after.value - after.low], [after.high - after.value]], fmt="o", color="#0072B2", markersize=7,
+            capsize=2.5, elinewidth=1.2, label=None if y else "held-out problems, 400 steps",
+        )  # fmt: skip
+        tokens = f"{u.mean[name][1]:.0f}"
+        if before and table40:
+            tokens = f"{table40.mean[name][1]:.0f} → {tokens}"
+        axes.text(1.015, y, tokens, transform=axes.get_yaxis_transform(), va="center", fontsize=9, color="#444444")
+    axes.text(1.015, len(names) - 0.3, "tokens", transform=axes.get_yaxis_transform(), fontsize=9, color="#444444")
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_xlabel("accuracy; bars: 95 % intervals over problems and seeds", fontsize=10)
+    axes.set_title("Left on for 400 steps", loc="left", fontsize=13, fontweight="bold")
+    axes.grid(axis="x", color="#dddddd", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=9, loc="upper left", framealpha=0.9, edgecolor="#cccccc")
     figure.savefig(path, dpi=150)
+
+
+def _first(names: Sequence[str], table40: Uncertainty | None) -> str | None:
+    return next((n for n in names if table40 and n in table40.mean), None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -172,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         study = load(folder)
         u, table40 = measure_beside(study, load(given.table)) if given.table else (measure(study), None)
         publish(report(study, u, table40), folder / "report.md")
-        draw(study, folder / "long.png")
+        draw(study, u, table40, folder / "long.png")
     except TautError as error:
         print(f"benchmarks.study.long: {error}", file=sys.stderr)
         return 2
