@@ -72,7 +72,8 @@ def child(engine: str, model: str, rows: int, tokens: int, calls: int) -> dict[s
             with torch.inference_mode():
                 loaded.generate(ids, attention_mask=torch.ones_like(ids), temperature=1.0, top_k=0, **settings)
     else:
-        from rollout.engine import EngineConfig, make_engine
+        from rollout.choose import make_engine
+        from rollout.engine import EngineConfig
 
         name = "vllm" if engine == "vllm" else "transformers"
         config = EngineConfig(engine=name, max_model_len=PROMPT + tokens, batch_size=rows)

@@ -163,7 +163,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> Path
     if config.reference is not None and not config.reference.endswith(".jsonl"):
         raise TautError(f"reference={config.reference}: it is written as JSON lines; name it .jsonl")
     from rewards.verifier import Verifier
-    from rollout.engine import make_engine
+    from rollout.choose import make_engine
     from rollout.problems import load_problem_sets
     from rollout.prompts import PromptTemplate, load_tokenizer, model_configs, stop_ids
     from rollout.sampler import Sampler, heldout_requests

@@ -26,7 +26,8 @@ from benchmarks.plan_modes import Mode, Plan, Predicted, TrainerCost, run
 from benchmarks.plan_pool import EngineCost
 from benchmarks.tables import table as markdown
 from rewards.errors import TautError
-from rollout.engine import EngineConfig, choose_engine
+from rollout.choose import choose_engine
+from rollout.engine import EngineConfig
 from rollout.paths import locate
 from rollout.schedule import Feed
 from trainers.settings import parse_override, resolve, set_dotted

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from benchmarks.plan_pool import Item
 from benchmarks.run_data import read_run
 from rewards.errors import TautError
-from rollout.engine import EngineConfig, make_engine
+from rollout.choose import make_engine
+from rollout.engine import EngineConfig
 from rollout.foreign import Foreign
 from rollout.foreign_logs import is_ours, read_log
 from rollout.paths import locate

@@ -180,7 +180,7 @@ def _resident() -> float:
 
 def efficiency(model: Path, data: Path, rollouts: int, max_tokens: int, rounds: int) -> dict[str, Any]:
     """Tokens a second of a pool of one worker, and of the engine alone in a process: same prompts, same core, by turns."""
-    from rollout.engine import make_engine
+    from rollout.choose import make_engine
     from rollout.problems import load_problems
     from rollout.prompts import PromptTemplate, load_tokenizer
 
@@ -224,7 +224,7 @@ def efficiency(model: Path, data: Path, rollouts: int, max_tokens: int, rounds: 
 def _alone(pipe: Any, config: EngineConfig, model: str, stops: Sequence[int]) -> None:
     os.environ["VLLM_CPU_OMP_THREADS_BIND"] = str(config.core)
     os.environ["OMP_NUM_THREADS"] = "1"
-    from rollout.engine import make_engine
+    from rollout.choose import make_engine
 
     engine = make_engine(config, model, stops)
     while True:

@@ -1,4 +1,4 @@
-"""Jobs on a Ray cluster, beside the places of this machine in `jobs.py`: each stage is an actor with declared CPUs and GPUs.
+"""Jobs on a Ray cluster, beside those of this machine in `places.py`: each stage is an actor with declared CPUs and GPUs.
 
 The actor holds the command as a process of its own, so that a run is the same program here and there, and dies with its
 actor. A cluster that is not there already is started on this machine, and ended with the sweep. A node that dies ends its
@@ -23,7 +23,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from benchmarks.jobs import LocalProcess
+from benchmarks.places import LocalProcess
 from rewards.errors import TautError
 from rollout.join import join
 
@@ -127,7 +127,7 @@ class Runner:
 
 
 class RayProcess:
-    """See `jobs.Process`. An actor that dies with its command, or with its node, counts as killed; why stands in the log."""
+    """See `places.Process`. An actor that dies with its command, or with its node, counts as killed; why stands in the log."""
 
     def __init__(self, actor: Any, command: Sequence[str], log: Path, place: RayPlace) -> None:
         self._actor, self._log, self._place = actor, log, place
@@ -138,7 +138,7 @@ class RayProcess:
         self._call = actor.start.remote(list(command), log.absolute(), place.ground, place.cpus, place.gpus)
 
     def poll(self) -> int | None:
-        """See `jobs.Process`. Raises TautError where the stage cannot be run on this cluster at all."""
+        """See `places.Process`. Raises TautError where the stage cannot be run on this cluster at all."""
         import ray
         from ray.exceptions import RayError, RayTaskError
 
@@ -166,14 +166,14 @@ class RayProcess:
         return self._end(code)
 
     def interrupt(self) -> None:
-        """See `jobs.Process`. A stage may have begun without our having heard of it: one that hears the interrupt in time ends
+        """See `places.Process`. A stage may have begun without our having heard of it: one that hears the interrupt in time ends
         by it, one that still waits for room is given up."""
         if self._code is None:
             self._actor.interrupt.remote()  # after `start`, whose order an actor keeps
             self._give_up = time.monotonic() + BEGUN_DEADLINE_S
 
     def kill(self) -> None:
-        """See `jobs.Process`."""
+        """See `places.Process`."""
         import ray
         from ray.exceptions import RayError
 
@@ -197,14 +197,14 @@ class RayProcess:
 
 @dataclass(frozen=True)
 class RayPlace:
-    """See `jobs.Place`: wherever the cluster has room."""
+    """See `places.Place`: wherever the cluster has room."""
 
     cpus: float
     gpus: float
     ground: Ground
 
     def start(self, command: Sequence[str], log: Path) -> RayProcess:
-        """See `jobs.Place`."""
+        """See `places.Place`."""
         import ray
 
         options = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_restarts": 0, "max_task_retries": 0}

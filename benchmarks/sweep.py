@@ -37,7 +37,8 @@ from typing import IO, Any
 from benchmarks import sweep_code
 from benchmarks.board import make_board
 from benchmarks.evaluate import read_evaluation
-from benchmarks.jobs import Job, Place, run_jobs, slots, tail
+from benchmarks.jobs import Job, run_jobs, tail
+from benchmarks.places import Place, slots
 from benchmarks.ray_jobs import ray_places
 from benchmarks.statistics import summarise
 from benchmarks.sweep_jobs import evaluated, make_job, settle

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import sweep_code
-from benchmarks.jobs import Process, Slot, open_log, prepare
+from benchmarks.places import Process, Slot, open_log, prepare
 
 TAUT = (sys.executable, "-m", "taut")
 PRELOAD = [

@@ -101,7 +101,8 @@ def loading(model: Path, engine: str, repeats: int) -> tuple[float, int]:
     """Seconds of an engine's own `load_weights`, and the bytes."""
     import transformers
 
-    from rollout.engine import EngineConfig, make_engine
+    from rollout.choose import make_engine
+    from rollout.engine import EngineConfig
 
     made = make_engine(EngineConfig(engine=engine, max_model_len=256), str(model), [0])  # type: ignore[arg-type]
     made.borrows = True

@@ -17,23 +17,22 @@ from transformers import AutoModelForCausalLM
 
 from rewards.errors import TautError
 from rollout.cache import growing_cache
+from rollout.choose import has_gpu, resolve_dtype
 from rollout.decoder import Decoder, bias_of
 from rollout.engine import (
     CANARY_TOLERANCE,
     DIVERGED,
+    SEED_BITS,
     EngineConfig,
     Feed,
     OnDone,
     Refresh,
     check_request,
     generate_by_stream,
-    has_gpu,
-    resolve_dtype,
 )
 from rollout.types import Completion, Prompt
 
 SAMPLE_ELEMENTS = 1 << 24  # logits turned into probabilities at once: 128 MiB of float64
-SEED_BITS = (1 << 63) - 1
 
 
 class TransformersEngine:

@@ -18,20 +18,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rewards.errors import TautError
+from rollout.choose import CPU_HEAD_DIMS, has_gpu, head_dim, resolve_dtype
 from rollout.engine import (
     CANARY_TOLERANCE,
-    CPU_HEAD_DIMS,
     DIVERGED,
+    SEED_BITS,
     EngineConfig,
     Feed,
     OnDone,
     Refresh,
     check_request,
     generate_by_stream,
-    has_gpu,
-    head_dim,
-    resolve_dtype,
 )
+from rollout.memory import GIB
 from rollout.types import Completion, Prompt
 
 if TYPE_CHECKING:
@@ -39,9 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("taut.rollout")
 
-SEED_BITS = (1 << 63) - 1
 Asked = tuple[int, Sequence[int], Any]  # number, prompt, vLLM's parameters
-GIB = 1 << 30
 
 
 class VllmEngine:

@@ -17,7 +17,8 @@ from typing import Any
 
 from rewards.errors import TautError
 from rollout.actor import Actor
-from rollout.engine import EngineConfig, make_engine
+from rollout.choose import make_engine
+from rollout.engine import EngineConfig
 from rollout.types import Completion, Prompt
 from rollout.weights import Arrays, to_tensors
 

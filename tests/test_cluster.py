@@ -20,7 +20,8 @@ import yaml
 
 from rewards.errors import TautError
 from rollout import cluster as clusters
-from rollout.engine import EngineConfig, make_engine
+from rollout.choose import make_engine
+from rollout.engine import EngineConfig
 from rollout.memory import parameters
 from tests import tiny
 from tests.runs import ray_head

@@ -10,8 +10,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rollout.cache import growing_cache
+from rollout.choose import make_engine
 from rollout.decoder import Decoder, bias_of
-from rollout.engine import EngineConfig, make_engine
+from rollout.engine import EngineConfig
 from tests import tiny
 
 SIZES = {

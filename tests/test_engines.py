@@ -18,8 +18,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from rewards.errors import TautError
-from rollout import engine as engines
-from rollout.engine import Engine, EngineConfig, choose_engine, make_engine
+from rollout import choose as engines
+from rollout.choose import choose_engine, make_engine
+from rollout.engine import Engine, EngineConfig
 from rollout.sync import Canary, sync
 from rollout.types import Prompt
 from tests import tiny
@@ -261,14 +262,15 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
 
 
 def test_what_an_engine_is_can_be_imported_without_torch() -> None:
-    code = "import rollout.engine, rollout.sync, rollout.pool, sys; print({'torch', 'ray', 'vllm'} & set(sys.modules))"
+    code = "import rollout.choose, rollout.sync, rollout.pool, sys; print({'torch', 'ray', 'vllm'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"
 
 
 RESTARTED = """
 import json, sys
-from rollout.engine import EngineConfig, make_engine
+from rollout.choose import make_engine
+from rollout.engine import EngineConfig
 from tests import tiny
 engine = make_engine(EngineConfig(engine=sys.argv[1], temperature=0.8, batch_size=16, max_num_seqs=16), sys.argv[2], tiny.STOPS)
 given = engine.generate(tiny.prompts(6, 4, (3, 60), seed=9))

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from rollout.engine import EngineConfig, make_engine
+from rollout.choose import make_engine
+from rollout.engine import EngineConfig
 from rollout.sync import Canary, confirm, sync
 from rollout.types import Completion, Prompt
 from tests import tiny

@@ -17,7 +17,8 @@ import pytest
 from rewards.errors import TautError
 from rollout import cluster as clusters
 from rollout import crew as crews
-from rollout.engine import EngineConfig, Feed, OnDone, make_engine
+from rollout.choose import make_engine
+from rollout.engine import EngineConfig, Feed, OnDone
 from rollout.pool import RayPool
 from rollout.sync import Canary, sync
 from rollout.types import Completion, Prompt

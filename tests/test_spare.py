@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from rewards.verifier import Verifier
-from rollout.engine import EngineConfig, make_engine
+from rollout.choose import make_engine
+from rollout.engine import EngineConfig
 from rollout.paths import locate
 from rollout.prompts import PromptTemplate, load_tokenizer, stop_ids
 from rollout.sampler import Sampler

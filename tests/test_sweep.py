@@ -22,7 +22,8 @@ import pytest
 
 from benchmarks import pareto, sweep_code, sweep_jobs
 from benchmarks.board import Board, Follower, LiveBoard
-from benchmarks.jobs import Job, LocalProcess, Slot, Stage, run_jobs, slots, tail
+from benchmarks.jobs import Job, Stage, run_jobs, tail
+from benchmarks.places import LocalProcess, Slot, slots
 from benchmarks.sweep import main
 from benchmarks.sweep_plan import Planned, SweepConfig, load_sweep, plan
 from benchmarks.sweep_training import training
@@ -119,7 +120,8 @@ def test_what_failed_twice_alike_is_not_tried_twice_by_all(tmp_path):
 DRIVER = """
 import sys, pathlib
 sys.path.insert(0, {repository!r})
-from benchmarks.jobs import Job, Slot, Stage, run_jobs
+from benchmarks.jobs import Job, Stage, run_jobs
+from benchmarks.places import Slot
 folder = pathlib.Path({folder!r})
 code = '''
 import os, pathlib, signal, sys, time

@@ -12,7 +12,8 @@ import pytest
 
 from rewards.errors import TautError
 from rollout import cluster as clusters
-from rollout.engine import EngineConfig, make_engine
+from rollout.choose import make_engine
+from rollout.engine import EngineConfig
 from rollout.sync import Canary, sync
 from rollout.transfer import Broadcast, as_bytes
 from tests import tiny

@@ -14,7 +14,7 @@ import torch
 from rewards.errors import TautError
 from rewards.progress import Progress
 from rewards.verifier import Verifier
-from rollout.engine import make_engine
+from rollout.choose import make_engine
 from rollout.paths import locate
 from rollout.problems import add_reference, between, load_problems
 from rollout.prompts import PromptTemplate, load_tokenizer, stop_ids

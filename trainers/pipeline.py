@@ -28,7 +28,7 @@ from torch import Tensor
 
 from rewards.errors import TautError
 from rewards.verifier import Counts
-from rollout.engine import choose_engine
+from rollout.choose import choose_engine
 from rollout.paths import locate
 from rollout.sampler import Sampler
 from rollout.sync import Canary, confirm, sync

@@ -68,7 +68,7 @@ def sampled(c: Sampling, folder: Path, tokenizer: Any) -> list[Pair]:
     """The same for responses that the model gives now to the problems of `data`."""
     from transformers import AutoConfig
 
-    from rollout.engine import make_engine
+    from rollout.choose import make_engine
     from rollout.problems import load_problems
     from rollout.prompts import PromptTemplate, stop_ids
     from rollout.seeds import seed_of
