@@ -13,6 +13,7 @@ from benchmarks.statistics import Floats
 from benchmarks.sweep_predict import Prediction
 
 MEASURES = ("accuracy", "tokens")
+MARKS = {"reward": "o", "own advantage": "s", "stateful": "^"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Row:
     end: Prediction  # the same of the trained changes
     # By measure and seed: the mean of each training step.
     course: dict[str, dict[int, Floats]] = field(default_factory=dict)
+    # By measure (R, T + 1): the policy's mean before each step of each rehearsal, and after the last; empty without rehearsals.
+    rehearsed: dict[str, Floats] = field(default_factory=dict)
 
 
 def ranks(values: Floats) -> Floats:

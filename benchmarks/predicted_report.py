@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from benchmarks.predicted_ranks import MEASURES, Row, correlate, ranks
+from benchmarks.predicted_ranks import MARKS, MEASURES, Row, correlate, ranks
 from benchmarks.predicted_reach import EARLY, Reached, common_seeds, common_steps, reached
+from benchmarks.predicted_rehearsed import section
 from benchmarks.statistics import RESAMPLES, SEED, Floats
 from benchmarks.sweep_predict import KL, choose, layers
 from benchmarks.tables import table
-
-MARKS = {"reward": "o", "own advantage": "s", "stateful": "^"}
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,11 @@ _STEPS = (
     "Rank correlation of the predicted slopes with the runs' own logs in these steps, over the {seeds} seed(s) that all"
     " configurations have; seeds: of two seeds among themselves. Step 1 is the base model's. The last line: of all these steps,"
     " of which the tokens are what training costs."
+)
+_REHEARSED = (
+    "Rank correlation of rehearsals (`benchmarks/rehearsal.py`: the configuration's own steps, on the log's rollouts alone) with"
+    " training: in the runs' logs, and at the end on held-out problems; intervals over rehearsals, training seeds and, at the end,"
+    " held-out problems. Last column: how far the rehearsed change of tokens is from the trained one."
 )
 
 
@@ -127,6 +131,8 @@ def report(
         whole = reached(rows, reach[0].first, reach[-1].last, resamples)
         parts += ["## How far an arrow reaches", _steps([*reach, whole]), _STEPS.format(seeds=len(common_seeds(rows)))]
     parts += ["## What pruning by arrows keeps", _pruned(rows)]
+    if rows[0].rehearsed:
+        parts += ["## Rehearsed", section(rows, resamples), _REHEARSED, "![rehearsed against trained](rehearsed.png)"]
     if refused:
         by_reason: dict[str, list[str]] = {}
         for name, why in refused.items():

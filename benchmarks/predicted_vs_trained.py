@@ -14,7 +14,9 @@ The rank correlations (Spearman) have two 95 % intervals: over the problems of t
 seeds of these configurations; and over configurations too, as if they had been drawn from many, which few of them leave wide. As
 a measure of what any prediction could reach: the rank correlation between two seeds.
 
-Out: report.md, predicted.csv and predicted.png in DIR (default: predicted).
+Beside the arrows each configuration is rehearsed on the log (`benchmarks.rehearsal`), and held against training in the same way.
+
+Out: report.md, predicted.csv, predicted.png and rehearsed.png in DIR (default: predicted).
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import predicted_rehearsed
 from benchmarks.collect import PLAIN
 from benchmarks.metrics import aes
 from benchmarks.predicted_ranks import MEASURES, Row
@@ -36,6 +39,7 @@ from benchmarks.predicted_reach import course
 from benchmarks.predicted_report import draw, report
 from benchmarks.predicted_step import STATISTICS, SUMS, arrow
 from benchmarks.predicted_step import statistics as step_statistics
+from benchmarks.rehearsal import Course, Rehearsal
 from benchmarks.statistics import RESAMPLES, SEED, Floats, resampled_means, resampling_weights
 from benchmarks.study.runs import Study, load
 from benchmarks.sweep_plan import Planned, load_sweep, plan
@@ -54,12 +58,16 @@ class Predicted:
     arrows: dict[str, float]
     draws: dict[str, Floats]
     whole: Prediction
+    rehearsed: dict[str, Floats]
 
 
-def predict(planned: Sequence[Planned], path: Path, resamples: int) -> tuple[dict[str, Predicted], dict[str, str], str]:
+def predict(
+    planned: Sequence[Planned], path: Path, resamples: int, repeats: int
+) -> tuple[dict[str, Predicted], dict[str, str], str]:
     """({configuration: what the log says}, {configuration: why it says nothing}, a line about the log)."""
     configs = {run.configuration: run.config for run in planned if run.config is not None}
     log, place = Log(path, Foreign()), {name: i for i, name in enumerate(SUMS)}
+    rehearsal = Rehearsal(log) if repeats else None
     found, refused = {}, {}
     for name, config in configs.items():
         if why := untold(config, log.longest):
@@ -77,7 +85,12 @@ def predict(planned: Sequence[Planned], path: Path, resamples: int) -> tuple[dic
         sums = replayer.sums.table[replayer.sums.table[:, 0] > 0]
         draws = resampling_weights(len(sums), resamples, SEED) @ sums
         drawn = {m: np.asarray(STATISTICS[SLOPES[m]](_columns(draws, place))) for m in MEASURES}
-        found[name] = Predicted(arrows, drawn, prediction(replayer))
+        rehearsed = {}
+        if rehearsal:
+            steps = Course(config.steps, config.prompts, config.sampling.samples, repeats)
+            course = rehearsal(what_if(name, config), steps)
+            rehearsed = {m: course[:, :, i] for i, m in enumerate(MEASURES)}
+        found[name] = Predicted(arrows, drawn, prediction(replayer), rehearsed)
     return found, refused, f"{log.rollouts:,} rollouts of {log.problems:,} problems"
 
 
@@ -102,10 +115,10 @@ def changes(study: Study, name: str, resamples: int) -> tuple[dict[str, Floats],
 
 
 def compare(
-    study: Study, planned: Sequence[Planned], log: Path, resamples: int = RESAMPLES
+    study: Study, planned: Sequence[Planned], log: Path, resamples: int = RESAMPLES, repeats: int = 0
 ) -> tuple[list[Row], dict[str, str], str]:
     """A row a configuration that was trained and has an arrow; those without an arrow and why; a line about the log."""
-    found, refused, about = predict(planned, log, resamples)
+    found, refused, about = predict(planned, log, resamples, repeats)
     base = {m: float(np.nanmean(getattr(study.base, m))) for m in MEASURES}
     kinds = {run.configuration: kind_of(run.config) for run in planned if run.config is not None}
     rows = []
@@ -118,7 +131,20 @@ def compare(
             score = aes(ends[0], ends[1], base["accuracy"], base["tokens"], "o1-pruner")
             end = Prediction(change["accuracy"], change["tokens"], float(score))
             logged = {m: {seed: study.steps[c.name, seed][m] for seed in c.seeds} for m in MEASURES}
-            rows.append(Row(c.name, kinds[c.name], told.arrows, values, told.draws, draws, told.whole, end, logged))
+            rows.append(
+                Row(
+                    c.name,
+                    kinds[c.name],
+                    told.arrows,
+                    values,
+                    told.draws,
+                    draws,
+                    told.whole,
+                    end,
+                    logged,
+                    told.rehearsed,
+                )
+            )
     return rows, {name: why for name, why in refused.items() if name in study.configurations}, about
 
 
@@ -132,6 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("log", type=Path, metavar="LOG")
     parser.add_argument("folders", nargs="+", metavar="FOLDER[=SWEEP]")
     parser.add_argument("--out", type=Path, default=Path("predicted"))
+    parser.add_argument("--repeats", type=int, default=8, help="rehearsals of each configuration; 0: none")
     parser.add_argument("--title", default="Predicted from the base model's log, and trained")
     options = parser.parse_args(argv)
     labels: dict[str, str] = {}
@@ -142,7 +169,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for text in options.folders:
             folder, _, name = text.partition("=")
             sweep, _ = load_sweep(name or Path(folder).name)
-            found, untold_here, about = compare(load(Path(folder)), plan(sweep, Path(folder)), options.log)
+            found, untold_here, about = compare(
+                load(Path(folder)), plan(sweep, Path(folder)), options.log, repeats=options.repeats
+            )
             if twice := {r.name for r in rows} & {r.name for r in found}:
                 raise TautError(f"{text}: {min(twice)} is in a folder before it; give each configuration once")
             rows, refused, labels = [*rows, *found], refused | untold_here, labels | sweep.labels
@@ -164,6 +193,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 [r.name, r.kind, m, f"{r.predicted[m]:.6g}", i, f"{v:.6g}"] for i, v in enumerate(r.trained[m])
             )
     draw(rows, reach, labels, out / "predicted.png")
+    if rows[0].rehearsed:
+        predicted_rehearsed.draw(rows, out / "rehearsed.png")
     print(text)
     return 0
 

@@ -3,6 +3,7 @@
 taut replay runs/train                                       # the run's own configuration: is it replayed bit for bit?
 taut replay runs/base reward="{type: laser, target: 60}" advantage=dr_grpo
 taut replay eval.parquet recipe=laser recipe=alp reward.target=60 --out replay
+taut replay LOG configs=what_if.yaml steps=40                # and where 40 steps would lead, rehearsed on the log
 taut replay LOG... configs=what_if.yaml kl=0.05              # a list and grids:
     plain: {reward: correct}
     short: {recipe: laser, reward.target: 60}
@@ -237,6 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         fields = Settings.model_fields.items()
         print(__doc__, *(f"  {k:<10} {f.description} (default: {f.default})" for k, f in fields), sep="\n")
         return 0
+    from benchmarks.replay_rehearsed import rehearse
     from benchmarks.replay_report import write_report
 
     asked = parse(arguments)
@@ -247,7 +249,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         if judge:
             judge.close()
-    return write_report(result, s)
+    courses, refused = rehearse(asked) if s.steps else ({}, {})
+    result.notes += [f"not rehearsed: {name}: {why}" for name, why in refused.items()]
+    return write_report(result, s, courses)
 
 
 if __name__ == "__main__":  # `taut replay` is the command; this says how fast it is

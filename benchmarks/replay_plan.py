@@ -40,7 +40,10 @@ class Settings(BaseModel):
     extraction: Mode | None = Field(
         None, description="judge others' responses ourselves: where answers stand, such as boxed"
     )
-    out: str = Field("replay", description="folder of report.md, replay.csv and arrows.png")
+    steps: int | None = Field(None, ge=1, description="rehearse so many training steps on the log, too")
+    prompts: int = Field(10, ge=1, description="problems of a rehearsed step")
+    samples: int = Field(8, ge=2, description="rollouts of each")
+    out: str = Field("replay", description="folder of report.md, replay.csv, arrows.png and, with steps, rehearsed.png")
 
 
 class Configuration(BaseModel):

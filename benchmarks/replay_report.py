@@ -5,24 +5,24 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import replay_rehearsed
 from benchmarks.metrics import dominated
 from benchmarks.picture import DPI, HEIGHT, WIDTH
 from benchmarks.predicted_step import BANDS, Tilt, arrow, statistics, tilt
 from benchmarks.replay import Replay
 from benchmarks.replay_plan import AS_LOGGED, Settings
+from benchmarks.replay_rehearsed import COLOURS
 from benchmarks.statistics import CONFIDENCE, Estimate
 from benchmarks.tables import table
 from rewards.batch import Floats
 from rewards.errors import TautError
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7A5C00")
 
 
 @dataclass(frozen=True)
@@ -92,26 +92,32 @@ def _ranked(found: list[Finding], draws: Floats) -> list[Finding]:
     return ranked
 
 
-def write_report(result: Replay, settings: Settings) -> int:
-    """Write report.md, replay.csv and arrows.png into settings.out and print the tables; 1 where the run's own configuration
-    did not give what was logged, else 0."""
+def write_report(result: Replay, settings: Settings, courses: Mapping[str, Floats] | None = None) -> int:
+    """Write report.md, replay.csv, arrows.png and, of rehearsed courses, rehearsed.png into settings.out and print the tables; 1
+    where the run's own configuration did not give what was logged, else 0."""
+    courses = courses or {}
     found = findings(result, settings)
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
-    text = report(found, result, settings)
+    text = report(found, result, settings, courses)
     (out / "report.md").write_text(text + "\n", encoding="utf-8")
     with (out / "replay.csv").open("w", newline="", encoding="utf-8") as file:
-        rows = [_csv_row(f) for f in found]
+        rows = [_csv_row(f) | replay_rehearsed.csv_columns(courses.get(f.name)) for f in found]
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), restval="")
         writer.writeheader()
         writer.writerows(rows)
     draw_arrows(found, settings.kl, out / "arrows.png")
     print(text)
     print(out / "arrows.png")
+    if courses:
+        replay_rehearsed.draw(courses, out / "rehearsed.png")
+        print(out / "rehearsed.png")
     return int(any(r.differs for r in result.replayers))
 
 
-def report(found: Sequence[Finding], result: Replay, settings: Settings) -> str:
+def report(
+    found: Sequence[Finding], result: Replay, settings: Settings, courses: Mapping[str, Floats] | None = None
+) -> str:
     """The report as Markdown: base, check of the log, ranking, shares, terms, warnings."""
     base = found[0].estimates
     parts = [
@@ -120,6 +126,9 @@ def report(found: Sequence[Finding], result: Replay, settings: Settings) -> str:
     ]
     parts += [f"{AS_LOGGED}: " + _check(r) for r in result.replayers if r.configuration.name == AS_LOGGED and r.checked]
     parts.append(f"Predicted step (KL {settings.kl:g} nats a response), best first:\n\n" + _ranking(found, settings.kl))
+    if courses:
+        head = f"{settings.steps} steps of {settings.prompts} problems x {settings.samples} rollouts, rehearsed:"
+        parts.append(f"{head}\n\n{replay_rehearsed.section(courses)}")
     parts.append("Who is pushed where (shares), and advantage by length among correct rollouts:\n\n" + _shares(found))
     parts.append("What each term pays on average:\n\n" + _terms(found))
     warnings = [f"{r.configuration.name}: {w}" for r in result.replayers for w in r.warnings]
