@@ -12,15 +12,17 @@ from matplotlib.axes import Axes
 from benchmarks.predicted_ranks import MARKS, MEASURES, Row, correlate, ranks
 from benchmarks.predicted_reach import EARLY, Reached, common_seeds, common_steps, reached
 from benchmarks.predicted_rehearsed import section
+from benchmarks.rehearsal import foretold
 from benchmarks.statistics import RESAMPLES, SEED, Floats
-from benchmarks.sweep_predict import KL, choose, layers
+from benchmarks.sweep_predict import KL, Prediction, choose, layers
 from benchmarks.tables import table
 
 
 @dataclass(frozen=True)
 class Survival:
-    """Of the configurations that are best when trained, how many a pruning by arrows keeps. front: those that no other dominates;
-    best: as many as are kept, by the same order that the pruning uses. By chance the share `kept / all` of either would be."""
+    """Of the configurations that are best when trained, how many a pruning by predictions keeps. front: those that no other
+    dominates; best: as many as are kept, by the same order that the pruning uses. By chance the share `kept / all` of either
+    would be."""
 
     kept: int
     all: int
@@ -29,10 +31,10 @@ class Survival:
     lost: tuple[str, ...]
 
 
-def survival(rows: Sequence[Row], keep: float = 0.5) -> Survival:
-    """What `first: {keep: 0.5}` of a sweep would have kept, against what training says it should have."""
-    arrows, ends = {r.name: r.arrow for r in rows}, {r.name: r.end for r in rows}
-    kept, best = ({c.name for c in choose(of, [], keep) if c.trained} for of in (arrows, ends))
+def survival(rows: Sequence[Row], foretold: Mapping[str, Prediction], keep: float = 0.5) -> Survival:
+    """What `first: {keep: 0.5}` of a sweep would have kept by these predictions, against what training says it should have."""
+    ends = {r.name: r.end for r in rows}
+    kept, best = ({c.name for c in choose(of, [], keep) if c.trained} for of in (foretold, ends))
     layer = layers([ends[r.name].point for r in rows])
     front = [r.name for r, at in zip(rows, layer, strict=True) if at == 0]
     return Survival(
@@ -41,11 +43,11 @@ def survival(rows: Sequence[Row], keep: float = 0.5) -> Survival:
     )  # fmt: skip
 
 
-def _pruned(rows: Sequence[Row]) -> str:
-    s = survival(rows)
+def _pruned(rows: Sequence[Row], foretold: Mapping[str, Prediction], by: str) -> str:
+    s = survival(rows, foretold)
     lost = f" Lost from the front: {', '.join(s.lost)}." if s.lost else ""
     return (
-        f"Pruned to half by their arrows, as `first: {{replay: LOG, keep: 0.5}}` does, {s.kept} of {s.all} stay. Of the "
+        f"Pruned to half by {by}, {s.kept} of {s.all} stay. Of the "
         f"{s.front[1]} on the trained front {s.front[0]} are among them; of the best {s.best[1]} when trained, in the same order, "
         f"{s.best[0]} are (by chance {s.best[1] * s.kept / s.all:.0f}).{lost}"
     )
@@ -130,9 +132,13 @@ def report(
     if reach:
         whole = reached(rows, reach[0].first, reach[-1].last, resamples)
         parts += ["## How far an arrow reaches", _steps([*reach, whole]), _STEPS.format(seeds=len(common_seeds(rows)))]
-    parts += ["## What pruning by arrows keeps", _pruned(rows)]
     if rows[0].rehearsed:
         parts += ["## Rehearsed", section(rows, resamples), _REHEARSED, "![rehearsed against trained](rehearsed.png)"]
+    arrows = {r.name: r.arrow for r in rows}
+    parts += ["## What pruning keeps", _pruned(rows, arrows, "their arrows, as `first: {replay: LOG, keep: 0.5}` does")]
+    if rows[0].rehearsed:
+        rehearsed = {r.name: foretold(np.stack([r.rehearsed[m] for m in MEASURES], axis=2)) for r in rows}
+        parts.append(_pruned(rows, rehearsed, "rehearsals, with `rehearse: true` beside it"))
     if refused:
         by_reason: dict[str, list[str]] = {}
         for name, why in refused.items():

@@ -18,13 +18,15 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.metrics import aes
 from benchmarks.predicted_step import one_each
 from benchmarks.replay import Replayer
 from benchmarks.replay_plan import Configuration
-from benchmarks.sweep_predict import Log
+from benchmarks.sweep_predict import Log, Prediction, untold, what_if
 from rewards.batch import Batch, Floats, Ints
 from rewards.errors import TautError
 from rollout.log import LoggedStep
+from trainers.config import TrainConfig
 
 FEATURES = 8
 COMMON = 512  # tokens that features look at: those that occur in most rollouts
@@ -74,6 +76,16 @@ class Rehearsal:
         """
         return np.stack([self._once(configuration, course, rate, draw) for draw in range(course.repeats)])
 
+    def predict_run(self, name: str, config: TrainConfig) -> Prediction:
+        """What the run would change, by its own steps, prompts and samples; without prediction as in `Log.predict_run`."""
+        if why := untold(config, int(self._batch.length.max())):
+            return Prediction(why=why)
+        steps = Course(config.steps, config.prompts, config.sampling.samples)
+        try:
+            return foretold(self(what_if(name, config), steps))
+        except TautError as error:
+            return Prediction(why=str(error))
+
     def _once(self, configuration: Configuration, course: Course, rate: float, draw: int) -> Floats:
         rng, replayer = np.random.default_rng(draw), Replayer(configuration)
         theta, mean, square = np.zeros((3, self._phi.shape[2]))
@@ -107,6 +119,13 @@ class Rehearsal:
 
     def _ends(self, weight: Floats) -> tuple[float, float]:
         return float((weight * self._correct).sum(1).mean()), float((weight * self._length).sum(1).mean())
+
+
+def foretold(courses: Floats) -> Prediction:
+    """The change from start to end of (repeats, steps + 1, 2), a mean over rehearsals, and its AES."""
+    (accuracy, tokens), (last_accuracy, last_tokens) = courses.mean(axis=0)[[0, -1]]
+    score = aes(last_accuracy, last_tokens, accuracy, tokens, "o1-pruner")
+    return Prediction(float(last_accuracy - accuracy), float(last_tokens - tokens), float(score))
 
 
 def _next(waiting: list[int], problems: int, rng: np.random.Generator) -> int:

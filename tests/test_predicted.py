@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,10 +75,11 @@ def test_intervals_are_wider_over_other_configurations_and_noise_costs() -> None
 
 def test_pruning_keeps_the_best_where_arrows_are_true() -> None:
     """Accuracy and tokens rise together here, so that all are on the front, and order alone decides."""
-    true = survival(made(0.0))
+    rows = made(0.0)
+    true = survival(rows, {r.name: r.arrow for r in rows})
     assert (true.kept, true.all) == (5, 10) and true.best == (5, 5)
-    turned = [replace(r, arrow=Prediction(-r.arrow.accuracy, -r.arrow.tokens, -r.arrow.score)) for r in made(0.0)]
-    assert survival(turned).best[0] < 5
+    turned = {r.name: Prediction(-r.arrow.accuracy, -r.arrow.tokens, -r.arrow.score) for r in rows}
+    assert survival(rows, turned).best[0] < 5
 
 
 def test_the_report_names_every_configuration() -> None:
@@ -110,6 +110,8 @@ def test_a_tiny_sweep_is_held_against_its_log(tmp_path: Path, capsys: pytest.Cap
     assert main([str(log), gathered, "--out", str(tmp_path / "out")]) == 0
     told = capsys.readouterr().out
     assert "48 rollouts of 12 problems" in told and "disco: objective disco weighs rollouts by itself" in told
-    assert {f.name for f in (tmp_path / "out").iterdir()} == {"report.md", "predicted.csv", "predicted.png"}
+    assert {f.name for f in (tmp_path / "out").iterdir()} == {
+        "report.md", "predicted.csv", "predicted.png", "rehearsed.png",
+    }  # fmt: skip
     assert len((tmp_path / "out" / "predicted.csv").read_text().splitlines()) == 1 + 3 * 2
     assert main([str(log), f"{tmp_path / 'nothing'}={sweep}"]) == 2
