@@ -138,7 +138,7 @@ def report(
     parts += ["## What pruning keeps", _pruned(rows, arrows, "their arrows, as `first: {replay: LOG, keep: 0.5}` does")]
     if rows[0].rehearsed:
         rehearsed = {r.name: foretold(np.stack([r.rehearsed[m] for m in MEASURES], axis=2)) for r in rows}
-        parts.append(_pruned(rows, rehearsed, "rehearsals, with `rehearse: true` beside it"))
+        parts.append(_pruned(rows, rehearsed, "where rehearsals end"))
     if refused:
         by_reason: dict[str, list[str]] = {}
         for name, why in refused.items():

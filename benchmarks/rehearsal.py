@@ -22,11 +22,10 @@ from benchmarks.metrics import aes
 from benchmarks.predicted_step import one_each
 from benchmarks.replay import Replayer
 from benchmarks.replay_plan import Configuration
-from benchmarks.sweep_predict import Log, Prediction, untold, what_if
+from benchmarks.sweep_predict import Log, Prediction
 from rewards.batch import Batch, Floats, Ints
 from rewards.errors import TautError
 from rollout.log import LoggedStep
-from trainers.config import TrainConfig
 
 FEATURES = 8
 COMMON = 512  # tokens that features look at: those that occur in most rollouts
@@ -75,16 +74,6 @@ class Rehearsal:
         Raises TautError for a column that the log lacks.
         """
         return np.stack([self._once(configuration, course, rate, draw) for draw in range(course.repeats)])
-
-    def predict_run(self, name: str, config: TrainConfig) -> Prediction:
-        """What the run would change, by its own steps, prompts and samples; without prediction as in `Log.predict_run`."""
-        if why := untold(config, int(self._batch.length.max())):
-            return Prediction(why=why)
-        steps = Course(config.steps, config.prompts, config.sampling.samples)
-        try:
-            return foretold(self(what_if(name, config), steps))
-        except TautError as error:
-            return Prediction(why=str(error))
 
     def _once(self, configuration: Configuration, course: Course, rate: float, draw: int) -> Floats:
         rng, replayer = np.random.default_rng(draw), Replayer(configuration)

@@ -5,7 +5,7 @@
       plain: {reward: {type: correct}}
       laser: {reward: {type: laser, target: 60}}
       alp: {recipe: alp, grid: {reward.beta: [0.1, 0.5], advantage: [grpo, dr_grpo]}}  # a run for every combination
-    first: {replay: base/eval.parquet, keep: 4, rehearse: true}   # foretell all from a log, train the best four and plain
+    first: {replay: base/eval.parquet, keep: 4}   # predict all from a log, train the best four and plain
     search:                               # beside runs or instead: Optuna draws trials, trained like runs
       settings: {recipe: laser}
       space: {reward.target: {low: 20, high: 200, log: true}, advantage: [grpo, dr_grpo]}
@@ -40,7 +40,6 @@ from benchmarks.evaluate import read_evaluation
 from benchmarks.jobs import Job, run_jobs, tail
 from benchmarks.places import Place, slots
 from benchmarks.ray_jobs import ray_places
-from benchmarks.rehearsal import Rehearsal
 from benchmarks.statistics import summarise
 from benchmarks.sweep_jobs import evaluated, make_job, settle
 from benchmarks.sweep_plan import Overrides, Planned, SweepConfig, load_sweep, plan
@@ -75,9 +74,8 @@ class Session:
         configs = {r.configuration: r.config for r in self.all if r.config is not None}
         if first is None or not configs:
             return
-        log, scale = first.log(), 1.0 if first.rehearse else math.sqrt(2 * KL)
-        predict = Rehearsal(log).predict_run if first.rehearse else log.predict_run
-        predictions = {name: predict(name, config) for name, config in configs.items()}
+        log, scale = first.log(), math.sqrt(2 * KL)
+        predictions = {name: log.predict_run(name, config) for name, config in configs.items()}
         plain = [r.configuration for r in self.all if r.kind == "plain"]
         choices = choose(predictions, plain, first.keep)
         rows = [["configuration", "trained", "Δ accuracy", "Δ tokens", "why"]]
@@ -85,8 +83,9 @@ class Session:
             p = predictions[c.name]
             numbers = ["", ""] if math.isnan(p.score) else [f"{scale * p.accuracy:+.4f}", f"{scale * p.tokens:+.1f}"]
             rows.append([c.name, "yes" if c.trained else "no", *numbers, "no prediction" if p.why else c.why])
-        how = "the runs' own steps rehearsed on them" if first.rehearse else f"arrows at a KL of {KL:g} nats"
-        told = f"{log.rollouts:,} rollouts of {log.problems:,} problems in {first.replay}, {how}"
+        told = (
+            f"{log.rollouts:,} rollouts of {log.problems:,} problems in {first.replay}, arrows at a KL of {KL:g} nats"
+        )
         reasons = "\n".join(f"- {c.name}: {c.why}" for c in choices if predictions[c.name].why)
         self.sections["Before training"] = f"{told}:\n\n{table(rows)}" + (f"\n\n{reasons}" if reasons else "")
         print(f"predicted from {self.sections['Before training']}\n")

@@ -41,10 +41,6 @@ class First(BaseModel):
         description="a log as `taut replay` takes it, such as the parquet of `taut eval` of the base model"
     )
     keep: int | float = Field(gt=0, description="how many configurations are trained; below 1, which share of them")
-    rehearse: bool = Field(
-        False,
-        description="go by where each run's own steps would lead, rehearsed on the log, in place of its next step",
-    )
     columns: dict[str, str] = {}
     where: dict[str, Any] = {}
     tokenizer: str | None = None

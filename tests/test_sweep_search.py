@@ -23,7 +23,6 @@ from benchmarks.sweep_trials import FILE, Trials
 from rewards.errors import TautError
 from rollout.foreign_logs import Foreign
 from taut import main
-from tests.test_rehearsal import log as styles
 from tests.test_replay import rows, write
 from tests.test_sweep import install, sweep_file
 
@@ -100,29 +99,6 @@ def test_a_sweep_trains_what_the_log_keeps(tmp_path: Path, monkeypatch: pytest.M
     assert "## Before training" in report and "240 rollouts of 30 problems" in report
     assert sum("place " in line and " no " in line for line in report.splitlines()) == 2
     assert call() == 0 and calls() == []
-
-
-def test_a_sweep_trains_what_rehearsals_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    """Only length counts in `harsh`, which gives up accuracy for more than it is worth; a history is no reason to be left out."""
-    path = styles(tmp_path / "log.jsonl")
-    text = """
-base: {steps: 4, prompts: 20, sampling.samples: 8, sampling.max_tokens: 40}
-runs:
-  plain: {reward: correct}
-  hapo: {reward: hapo}
-  harsh:
-    reward: {type: sum, terms: [correct, {type: weight, weight: -4.0, term: linear_length}]}
-    advantage: {type: dr_grpo}
-  mild: {reward: {type: laser, target: 25, format: false}, advantage: {type: dr_grpo}}
-first: {replay: LOG, keep: 2, rehearse: true, cap: 40}
-evaluation: {samples: 2, problems: 30}
-"""
-    call, calls = install(tmp_path, monkeypatch, text.replace("LOG", str(path)))
-    assert call() == 0
-    out = capsys.readouterr().out
-    trained = {c.split("out=")[1].rsplit("/", 1)[1] for c in calls() if c.startswith("train")}
-    assert trained == {"plain-s0", "hapo-s0", "mild-s0"}
-    assert "the runs' own steps rehearsed on them" in out
 
 
 def search(**more: Any) -> SearchConfig:

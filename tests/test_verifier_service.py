@@ -441,7 +441,7 @@ def test_a_judge_is_held_to_the_limits(judges: str) -> None:
         found = mine.verify_many(boxed("exit", "die", "eat", "sleep", "other"))
         assert [j.reason for j in found] == ["judge_error", "killed", "memory", "timeout", "judge"]
         assert [j.verdict for j in found] == [UNKNOWN] * 4 + [RIGHT]
-        assert max(j.seconds for j in found) < 2
+        assert max(j.seconds for j in found) < 5  # a busy machine is given more than timeout_s
 
 
 def test_a_judge_may_read_the_response_after_its_thinking(judges: str) -> None:
