@@ -53,7 +53,8 @@ class Rehearsal:
         self._batch = _joined(batches)
         if self._batch.tokens is None:
             raise TautError(
-                f"{log.path}: has no token ids, which say how rollouts differ; log them, or rehearse another log"
+                f"{log.path}: has no token ids, which say how rollouts differ; log them, or text, and name its tokenizer "
+                "(tokenizer=FOLDER)"
             )
         problem = self._batch.group
         self._rows = [np.flatnonzero(problem == p) for p in range(int(problem.max(initial=-1)) + 1)]

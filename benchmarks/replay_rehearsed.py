@@ -33,7 +33,7 @@ def rehearse(asked: Asked) -> tuple[dict[str, Floats], dict[str, str]]:
         raise TautError(
             f"steps={s.steps}: a rehearsal takes one log, these are {len(asked.logs)}; join them, or leave steps out"
         )
-    rehearsal = Rehearsal(Log(asked.logs[0], Foreign(s.columns, s.tokenizer, s.cap, s.where)))
+    rehearsal = Rehearsal(Log(asked.logs[0], Foreign(s.columns, s.tokenizer, s.cap, s.where, keep_tokens=True)))
     found, refused = {}, {}
     for configuration in asked.configurations:
         try:

@@ -37,7 +37,8 @@ class Foreign:
     ended by itself counts one more, its end-of-sequence. cap: the token limit of a response; those that reach it count as
     truncated where no column says it. where: only rows with these values. notes: remarks for the report;
     counted_by: what measured the lengths so far. wanted: see `read_rollouts`. judge: judges responses against the column of
-    golds, in place of a column of verdicts.
+    golds, in place of a column of verdicts. keep_tokens: text that is counted is kept as these tokens, which are hardly other than
+    those that were sampled.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class Foreign:
     counted_by: str | None = None
     wanted: Wanted = lambda meta: frozenset({"tokens"})
     judge: Verifier | None = None
+    keep_tokens: bool = False
     _encoder: Any = None
 
     def __post_init__(self) -> None:
@@ -59,8 +61,8 @@ class Foreign:
         if text not in self.notes:
             self.notes.append(text)
 
-    def count(self, place: str, texts: list[str]) -> list[int]:
-        """Tokens of each text, end-of-sequence not included. Raises TautError without a tokenizer."""
+    def encode(self, place: str, texts: list[str]) -> list[list[int]]:
+        """The tokens of each text, end-of-sequence not included. Raises TautError without a tokenizer."""
         if self.tokenizer is None:
             raise TautError(
                 f"{place}: neither lengths nor token ids; name the tokenizer that counts the responses (tokenizer=FOLDER, "
@@ -68,10 +70,9 @@ class Foreign:
             )
         if self._encoder is None:
             self._encoder = load_tokenizer(locate(self.tokenizer))
-        out: list[int] = []
+        out: list[list[int]] = []
         for start in range(0, len(texts), 1024):
-            encoded = self._encoder(texts[start : start + 1024], add_special_tokens=False)
-            out += [len(ids) for ids in encoded["input_ids"]]
+            out += self._encoder(texts[start : start + 1024], add_special_tokens=False)["input_ids"]
         return out
 
 
@@ -140,7 +141,7 @@ def to_batch(rows: list[Row], names: dict[str, str], foreign: Foreign) -> Batch:
         _refuse_repeats(rows, keys, samples)
     tokens = column("token_ids")
     truncated = column("truncated")
-    length = _lengths(rows, column, tokens, truncated, foreign)
+    length, read = _lengths(rows, column, tokens, truncated, foreign)
     longest = foreign.cap or int(max(length))
     if foreign.cap is not None and int(max(length)) > foreign.cap:
         over = [place for (place, _), n in zip(rows, length, strict=True) if n > foreign.cap]
@@ -165,29 +166,33 @@ def to_batch(rows: list[Row], names: dict[str, str], foreign: Foreign) -> Batch:
         sample_id=np.arange(len(rows)),
         truncated=truncated,
         max_tokens=[longest] * len(rows),
-        tokens=tokens,
+        tokens=read if foreign.keep_tokens and tokens is None else tokens,
     )
 
 
-def _lengths(rows: list[Any], column: Any, tokens: Any, truncated: Any, foreign: Foreign) -> list[int]:
+def _lengths(
+    rows: list[Any], column: Any, tokens: Any, truncated: Any, foreign: Foreign
+) -> tuple[list[int], list[list[int]] | None]:
+    """(the lengths, the tokens where text had to be counted)."""
     place = rows[0][0]
     if tokens is not None:
         one_measure(foreign, "token ids", place)
-        return [len(ids) for ids in tokens]
+        return [len(ids) for ids in tokens], None
     if (length := column("length")) is not None:
         one_measure(foreign, "the column of lengths", place)
-        return length
+        return length, None
     if (texts := column("response")) is None:
         raise TautError(f"{place}: no responses; give columns.response=NAME or columns.length=NAME")
     texts = [
         text if isinstance(text, str) else _said(row_place, text)
         for (row_place, _), text in zip(rows, texts, strict=True)
     ]
-    counts = foreign.count(place, texts)
+    read = foreign.encode(place, texts)
+    counts = [len(ids) for ids in read]
     one_measure(foreign, f"tokenizer {foreign.tokenizer}", place)
     foreign.note(f"lengths: text counted by the tokenizer of {foreign.tokenizer}, plus one for the end of a response")
     over = truncated or [foreign.cap is not None and n >= foreign.cap for n in counts]
-    return [n + (not cut) for n, cut in zip(counts, over, strict=True)]
+    return [n + (not cut) for n, cut in zip(counts, over, strict=True)], read
 
 
 def _judged(rows: list[Any], names: dict[str, str], truncated: list[bool], judge: Verifier) -> list[Verdict]:

@@ -89,6 +89,20 @@ def test_what_cannot_be_rehearsed_is_named(tmp_path: Path) -> None:
         Rehearsal(Log(path, Foreign(cap=40)))
 
 
+def test_text_is_rehearsed_by_the_tokens_that_count_it(tmp_path: Path) -> None:
+    path, said = tmp_path / "log.jsonl", {FINE: "1", AGAIN: "Wait", COARSE: "2"}
+    lines = [json.loads(line) for line in log(path).read_text().splitlines()]
+    rows = [{k: row[k] for k in ("problem_id", "sample_id", "correct")} for row in lines]
+    for row, ids in zip(rows, (line["token_ids"] for line in lines), strict=True):
+        row["response"] = "".join(said.get(i, "") for i in ids)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    foreign = Foreign(tokenizer="benchmarks:overthinker/checkpoint", keep_tokens=True)
+    ids = Rehearsal(Log(log(tmp_path / "ids.jsonl"), Foreign()))
+    text = Rehearsal(Log(path, foreign))
+    mild = one(linear(0.3))
+    np.testing.assert_allclose(text(mild, SHORT)[:, -1, 0], ids(mild, SHORT)[:, -1, 0], atol=0.02)
+
+
 def test_replay_tells_and_draws_where_so_many_steps_lead(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, out = log(tmp_path / "log.jsonl"), tmp_path / "out"
     asked = [
