@@ -84,9 +84,7 @@ class Rehearsal:
         for step in range(course.steps):
             weight = self._weights(theta)
             found.append(self._ends(weight))
-            chosen = np.array(
-                [_next(waiting, len(self._rows), rng) for _ in range(min(course.prompts, len(self._rows)))]
-            )
+            chosen = _chosen(waiting, len(self._rows), course.prompts, rng)
             at = np.stack([rng.choice(weight.shape[1], course.samples, p=weight[p]) for p in chosen])
             batch = self._batch.take(np.concatenate([self._rows[p][i] for p, i in zip(chosen, at, strict=True)]))
             batch = replace(batch, sample_id=np.arange(len(batch)))  # one rollout may be drawn twice
@@ -118,11 +116,11 @@ def foretold(courses: Floats) -> Prediction:
     return Prediction(float(last_accuracy - accuracy), float(last_tokens - tokens), float(score))
 
 
-def _next(waiting: list[int], problems: int, rng: np.random.Generator) -> int:
-    """The next problem; all come once before any comes again."""
-    if not waiting:
-        waiting += rng.permutation(problems).tolist()
-    return waiting.pop()
+def _chosen(waiting: list[int], problems: int, prompts: int, rng: np.random.Generator) -> Ints:
+    """The problems of the next step, none twice; all wait until the others have been there."""
+    if len(waiting) < min(prompts, problems):
+        waiting[:0] = [p for p in rng.permutation(problems).tolist() if p not in waiting]
+    return np.array([waiting.pop() for _ in range(min(prompts, problems))])
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.predicted_ranks import MEASURES
 from benchmarks.predicted_rehearsed import at_the_end, in_steps
 from benchmarks.predicted_rehearsed import section as ranks_section
-from benchmarks.rehearsal import Course, Rehearsal
+from benchmarks.rehearsal import Course, Rehearsal, _chosen
 from benchmarks.replay_plan import Configuration, configurations
 from benchmarks.sweep_predict import Log
 from rewards.errors import TautError
@@ -75,6 +75,16 @@ def test_a_rehearsal_is_repeated_to_the_bit_and_leaves_the_reward_as_it_was(tmp_
     assert not np.array_equal(first[0], first[1])  # the repeats have draws of their own
     longer = rehearsal(hapo, Course(40, 6, 8, 2))
     np.testing.assert_array_equal(first[:, :30], longer[:, :30])  # more steps go on from there
+
+
+@pytest.mark.parametrize("prompts", [1, 4, 7, 20])
+def test_no_problem_comes_twice_in_a_step_or_is_forgotten(prompts: int) -> None:
+    rng, waiting, met = np.random.default_rng(0), list[int](), np.zeros(10, dtype=int)
+    for _ in range(60):
+        step = _chosen(waiting, 10, prompts, rng)
+        assert len(set(step.tolist())) == len(step) == min(prompts, 10)
+        met[step] += 1
+        assert met.max() - met.min() <= 2
 
 
 def test_what_cannot_be_rehearsed_is_named(tmp_path: Path) -> None:
