@@ -119,7 +119,8 @@ def foretold(courses: Floats) -> Prediction:
 def _chosen(waiting: list[int], problems: int, prompts: int, rng: np.random.Generator) -> Ints:
     """The problems of the next step, none twice; all wait until the others have been there."""
     if len(waiting) < min(prompts, problems):
-        waiting[:0] = [p for p in rng.permutation(problems).tolist() if p not in waiting]
+        again = rng.permutation(problems).tolist()
+        waiting[:0] = sorted(again, key=lambda p: p not in waiting)  # those that still wait come last
     return np.array([waiting.pop() for _ in range(min(prompts, problems))])
 
 
