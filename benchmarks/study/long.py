@@ -47,7 +47,7 @@ AGAIN = (
         "a history of each problem's shortest correct answer helps",
         "hapo-1",
         "linear-2",
-        "other strengths; more seeds",
+        "a weaker w; it is not held at equal tokens",
     ),
 )
 
