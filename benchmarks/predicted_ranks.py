@@ -56,11 +56,7 @@ def correlate(rows: Sequence[Row], measure: str, resamples: int, seed: int) -> d
     trained = np.array([r.trained[measure].mean() for r in rows])
     rng = np.random.default_rng(seed)
     drawn_p = np.stack([r.predicted_draws[measure] for r in rows], axis=1)[:resamples]
-    drawn_t = np.empty_like(drawn_p)
-    for c, r in enumerate(rows):
-        seeds = r.trained_draws[measure].shape[1]
-        picked = rng.integers(0, seeds, (len(drawn_t), seeds))
-        drawn_t[:, c] = np.take_along_axis(r.trained_draws[measure][: len(drawn_t)], picked, axis=1).mean(axis=1)
+    drawn_t = draw_seeds(rows, measure, len(drawn_p), rng)
     which = rng.integers(0, len(rows), drawn_p.shape)
     over = spearman(np.take_along_axis(drawn_p, which, axis=1), np.take_along_axis(drawn_t, which, axis=1))
     several = [r.trained[measure] for r in rows if len(r.trained[measure]) > 1]
@@ -72,6 +68,26 @@ def correlate(rows: Sequence[Row], measure: str, resamples: int, seed: int) -> d
         "others": interval_of(over),
         "seeds": seeds_agree(by_seed),
     }
+
+
+def draw_seeds(rows: Sequence[Row], measure: str, resamples: int, rng: np.random.Generator) -> Floats:
+    """(resamples, C): the trained changes on resampled problems, means over seeds drawn again."""
+    means = []
+    for r in rows:
+        draws = r.trained_draws[measure][:resamples]
+        means.append(np.take_along_axis(draws, rng.integers(0, draws.shape[1], draws.shape), axis=1).mean(axis=1))
+    return np.stack(means, axis=1)
+
+
+def by_kind(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """All, then those of each kind."""
+    kinds = dict.fromkeys(r.kind for r in rows)
+    return {"all": list(rows)} | {kind: [r for r in rows if r.kind == kind] for kind in kinds}
+
+
+def is_worth_a_row(kind: str, some: Sequence[Row], rows: Sequence[Row]) -> bool:
+    """Whether a table by kind has these: ranks need a few, and what is all of them stands there already."""
+    return len(some) >= 4 and (kind == "all" or len(some) < len(rows))
 
 
 def seeds_agree(by_seed: Floats) -> float:

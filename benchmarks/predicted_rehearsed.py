@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.predicted_ranks import MARKS, MEASURES, Row, interval_of, spearman
+from benchmarks.predicted_ranks import MARKS, MEASURES, Row, by_kind, draw_seeds, interval_of, is_worth_a_row, spearman
 from benchmarks.predicted_reach import EARLY, common_seeds, common_steps
 from benchmarks.statistics import RESAMPLES, SEED, Floats
 from benchmarks.tables import table
@@ -28,11 +28,7 @@ def at_the_end(rows: Sequence[Row], measure: str, resamples: int = RESAMPLES) ->
     problems of these configurations."""
     rng = np.random.default_rng(SEED)
     changes = np.array([_change(r.rehearsed[measure]) for r in rows])  # (C, R)
-    drawn_seeds = []
-    for r in rows:
-        of = r.trained_draws[measure][:resamples]
-        drawn_seeds.append(np.take_along_axis(of, rng.integers(0, of.shape[1], of.shape), axis=1).mean(axis=1))
-    trained = np.stack(drawn_seeds, axis=1)  # (D, C)
+    trained = draw_seeds(rows, measure, resamples, rng)  # (D, C)
     drawn = changes[:, rng.integers(0, changes.shape[1], (len(trained), changes.shape[1]))].mean(axis=2).T
     value = spearman(changes.mean(axis=1), np.array([r.trained[measure].mean() for r in rows]))
     return float(value), interval_of(spearman(drawn, trained))
@@ -55,15 +51,14 @@ def in_steps(
 
 def section(rows: Sequence[Row], resamples: int = RESAMPLES) -> str:
     """A row a kind of configuration: ranks in the first steps, of what training costs, and at the end; how far off the ends are."""
-    kinds = {"all": list(rows)} | {k: [r for r in rows if r.kind == k] for k in dict.fromkeys(r.kind for r in rows)}
     first, last = EARLY
     steps = common_steps(rows)
     heads = ["configurations", "number"]
     if steps >= last:
         heads += [*(f"{m}, steps {first} to {last}" for m in MEASURES), f"tokens, steps 2 to {steps}"]
     lines = [[*heads, *(f"{m}, at the end" for m in MEASURES), "tokens off by, in the median"]]
-    for kind, some in kinds.items():
-        if len(some) < 4 or (kind != "all" and len(some) == len(rows)):
+    for kind, some in by_kind(rows).items():
+        if not is_worth_a_row(kind, some, rows):
             continue
         found = []
         if steps >= last:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from benchmarks.predicted_ranks import MARKS, MEASURES, Row, correlate, ranks
+from benchmarks.predicted_ranks import MARKS, MEASURES, Row, by_kind, correlate, is_worth_a_row, ranks
 from benchmarks.predicted_reach import EARLY, Reached, common_seeds, common_steps, reached
 from benchmarks.predicted_rehearsed import section
 from benchmarks.rehearsal import foretold
@@ -31,10 +31,10 @@ class Survival:
     lost: tuple[str, ...]
 
 
-def survival(rows: Sequence[Row], foretold: Mapping[str, Prediction], keep: float = 0.5) -> Survival:
+def survival(rows: Sequence[Row], predictions: Mapping[str, Prediction], keep: float = 0.5) -> Survival:
     """What `first: {keep: 0.5}` of a sweep would have kept by these predictions, against what training says it should have."""
     ends = {r.name: r.end for r in rows}
-    kept, best = ({c.name for c in choose(of, [], keep) if c.trained} for of in (foretold, ends))
+    kept, best = ({c.name for c in choose(of, [], keep) if c.trained} for of in (predictions, ends))
     layer = layers([ends[r.name].point for r in rows])
     front = [r.name for r, at in zip(rows, layer, strict=True) if at == 0]
     return Survival(
@@ -43,8 +43,8 @@ def survival(rows: Sequence[Row], foretold: Mapping[str, Prediction], keep: floa
     )  # fmt: skip
 
 
-def _pruned(rows: Sequence[Row], foretold: Mapping[str, Prediction], by: str) -> str:
-    s = survival(rows, foretold)
+def _pruned(rows: Sequence[Row], predictions: Mapping[str, Prediction], by: str) -> str:
+    s = survival(rows, predictions)
     lost = f" Lost from the front: {', '.join(s.lost)}." if s.lost else ""
     return (
         f"Pruned to half by {by}, {s.kept} of {s.all} stay. Of the "
@@ -71,9 +71,7 @@ _REHEARSED = (
 
 def _kinds(rows: Sequence[Row], resamples: int) -> str:
     """A row a kind of configuration: correlations in the first steps and at the end."""
-    groups = {"all": list(rows)}
-    groups |= {k: [r for r in rows if r.kind == k] for k in dict.fromkeys(r.kind for r in rows)}
-    groups["all but stateful"] = [r for r in rows if r.kind != "stateful"]
+    groups = by_kind(rows) | {"all but stateful": [r for r in rows if r.kind != "stateful"]}
     first, last = EARLY
     early = common_steps(rows) >= last
     heads = [f"{m}, steps {first} to {last}" for m in MEASURES] if early else []
@@ -87,7 +85,7 @@ def _kinds(rows: Sequence[Row], resamples: int) -> str:
         ]
     ]
     for kind, some in groups.items():
-        if len(some) < 4 or (kind != "all" and len(some) == len(rows)):
+        if not is_worth_a_row(kind, some, rows):
             continue
         cells = []
         if early:

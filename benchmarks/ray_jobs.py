@@ -23,7 +23,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from benchmarks.places import LocalProcess
+from benchmarks.places import LocalProcess, cores
 from rewards.errors import TautError
 from rollout.join import join
 
@@ -259,10 +259,9 @@ def _holds(have: Mapping[str, float], cpus: float, gpus: float) -> int:
 
 def _connect(address: str | None) -> None:
     """Join the cluster at `address`, or start one on this machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # where actors find this module
     failed = "--jobs ray", "--jobs N does without Ray"
-    join(address, ADDRESS, failed, {"PYTHONPATH": path}, num_cpus=cores, object_store_memory=OBJECT_STORE)
+    join(address, ADDRESS, failed, {"PYTHONPATH": path}, num_cpus=len(cores()), object_store_memory=OBJECT_STORE)
 
 
 def _check_nodes(ground: Ground, cpus: float, gpus: float) -> None:

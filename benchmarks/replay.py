@@ -246,10 +246,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     judge = Verifier(extraction=s.extraction) if s.extraction else None
     try:
         result = replay(asked.logs, asked.configurations, Foreign(s.columns, s.tokenizer, s.cap, s.where, judge=judge))
+        wanted = [r.configuration for r in result.replayers]
+        courses, refused = rehearse(asked, wanted, judge) if s.steps else ({}, {})
     finally:
         if judge:
             judge.close()
-    courses, refused = rehearse(asked) if s.steps else ({}, {})
     result.notes += [f"not rehearsed: {name}: {why}" for name, why in refused.items()]
     return write_report(result, s, courses)
 

@@ -147,6 +147,10 @@ def parse(arguments: Sequence[str]) -> Asked:
         if keys[0] not in (*PIECES, "recipe"):
             set_dotted(values, keys, value)
     settings: Settings = resolve(Settings, values, "taut replay")
+    if settings.steps and len(logs) > 1:
+        raise TautError(
+            f"steps={settings.steps}: a rehearsal takes one log, these are {len(logs)}; join them, or leave steps out"
+        )
     if settings.configs:
         entries |= read_yaml(Path(settings.configs))
     elif over and not entries:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ import numpy as np
 
 from benchmarks.picture import DPI, HEIGHT, WIDTH
 from benchmarks.rehearsal import Course, Rehearsal
-from benchmarks.replay_plan import Asked
+from benchmarks.replay_plan import Asked, Configuration
 from benchmarks.sweep_predict import Log
 from benchmarks.tables import table
 from rewards.batch import Floats
 from rewards.errors import TautError
+from rewards.verifier import Verifier
 from rollout.foreign import Foreign
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7A5C00")
@@ -25,17 +26,17 @@ TOLD = (
 )
 
 
-def rehearse(asked: Asked) -> tuple[dict[str, Floats], dict[str, str]]:
-    """({configuration: (repeats, steps + 1, 2)}, {configuration: why it could not be rehearsed}). Raises TautError for several
-    logs, and for one that cannot be rehearsed on."""
+def rehearse(
+    asked: Asked, configurations: Sequence[Configuration], judge: Verifier | None
+) -> tuple[dict[str, Floats], dict[str, str]]:
+    """({configuration: (repeats, steps + 1, 2)}, {configuration: why it could not be rehearsed}); `asked` has steps and one log.
+    Raises TautError for a log that cannot be rehearsed on."""
     s = asked.settings
-    if len(asked.logs) > 1 or s.steps is None:
-        raise TautError(
-            f"steps={s.steps}: a rehearsal takes one log, these are {len(asked.logs)}; join them, or leave steps out"
-        )
-    rehearsal = Rehearsal(Log(asked.logs[0], Foreign(s.columns, s.tokenizer, s.cap, s.where, keep_tokens=True)))
+    assert s.steps is not None
+    foreign = Foreign(s.columns, s.tokenizer, s.cap, s.where, judge=judge, keep_tokens=True)
+    rehearsal = Rehearsal(Log(asked.logs[0], foreign))
     found, refused = {}, {}
-    for configuration in asked.configurations:
+    for configuration in configurations:
         try:
             found[configuration.name] = rehearsal(configuration, Course(s.steps, s.prompts, s.samples))
         except TautError as error:

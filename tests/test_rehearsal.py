@@ -113,6 +113,29 @@ def test_text_is_rehearsed_by_the_tokens_that_count_it(tmp_path: Path) -> None:
     np.testing.assert_allclose(text(mild, SHORT)[:, -1, 0], ids(mild, SHORT)[:, -1, 0], atol=0.02)
 
 
+def test_what_the_replay_judges_the_rehearsal_judges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Text without verdicts: right is what is in the box, and that is learned."""
+    rows = [
+        {"problem_id": f"p{p}", "sample_id": k, "gold": "1", "response": f"{'Wait' * (k % 4)}\\boxed{{{1 + (k % 2)}}}"}
+        for p in range(12) for k in range(8)
+    ]  # fmt: skip
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = [
+        "replay",
+        str(path),
+        "extraction=boxed",
+        "tokenizer=benchmarks:overthinker/checkpoint",
+        "cap=40",
+        "steps=20",
+    ]
+    assert main([*asked, "reward=correct", "advantage=dr_grpo", "--out", str(tmp_path / "out")]) == 0
+    assert "20 steps of 10 problems x 8 rollouts, rehearsed" in capsys.readouterr().out
+    with (tmp_path / "out" / "replay.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["accuracy"]) == 0.5 and float(row["rehearsed_accuracy"]) > 0.8
+
+
 def test_replay_tells_and_draws_where_so_many_steps_lead(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, out = log(tmp_path / "log.jsonl"), tmp_path / "out"
     asked = [
