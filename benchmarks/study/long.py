@@ -147,27 +147,20 @@ def draw(study: Study, u: Uncertainty, table40: Uncertainty | None, path: Path) 
     figure = Figure(figsize=(9.6, 1.5 + 0.34 * len(names)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes: Any = figure.add_subplot()
+    earlier = {n: table40.of(n, "accuracy") for n in names if n in table40.mean} if table40 else {}
     for y, name in enumerate(names):
-        after, before = (
-            u.of(name, "accuracy"),
-            table40.of(name, "accuracy") if table40 and name in table40.mean else None,
-        )
+        after, before = u.of(name, "accuracy"), earlier.get(name)
         seeds = study.configurations[name].seeds
         known = np.mean([trailing(study.steps[name, s]["accuracy"], WINDOW)[-1] for s in seeds])
         axes.plot(
-            known,
-            y,
-            "|",
-            color="#D55E00",
-            markersize=13,
-            markeredgewidth=2,
+            known, y, "|", color="#D55E00", markersize=13, markeredgewidth=2,
             label=None if y else "training problems, 400 steps",
-        )
+        )  # fmt: skip
         if before:
             axes.plot([before.value, after.value], [y, y], color="#bbbbbb", linewidth=1.2, zorder=1)
             axes.plot(
                 before.value, y, "o", color="#0072B2", markerfacecolor="white", markersize=7,
-                label="held-out problems, 40 steps" if name == _first(names, table40) else None,
+                label="held-out problems, 40 steps" if name == next(iter(earlier)) else None,
             )  # fmt: skip
         axes.errorbar(
             after.value, y, xerr=[[after.value - after.low], [after.high - after.value]], fmt="o", color="#0072B2", markersize=7,
@@ -187,10 +180,6 @@ def draw(study: Study, u: Uncertainty, table40: Uncertainty | None, path: Path) 
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=9, loc="upper left", framealpha=0.9, edgecolor="#cccccc")
     figure.savefig(path, dpi=150)
-
-
-def _first(names: Sequence[str], table40: Uncertainty | None) -> str | None:
-    return next((n for n in names if table40 and n in table40.mean), None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
