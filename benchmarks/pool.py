@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.overthinker import CHECKPOINT, generate
-from rollout.engine import EngineConfig, Feed, OnDone
+from rollout.engine import Done, EngineConfig, Feed, OnDone, OnEnd
 from rollout.schedule import Feed as Feeding
 from rollout.types import Completion, Prompt
 from rollout.worker import Worker
@@ -49,7 +49,7 @@ class TimerEngine:
         made = json.loads((folder / RESPONSES).read_text())
         self.responses, self.rate = {tuple(prompt): tuple(ids) for prompt, ids in made["responses"]}, made["rate"]
 
-    def stream(self, more: Feed, ended: OnDone, temperature: float) -> None:
+    def stream(self, more: Feed, ended: OnEnd, temperature: float) -> None:
         """Take what comes; let as many end as are due."""
         waiting: list[tuple[int, Prompt]] = []
         begun, count, closed = time.monotonic(), 0, False
@@ -95,9 +95,10 @@ def measure(rollouts: int, rate: float, workers: int, step: int, feed: Feeding, 
             told = self.on_done
             assert told is not None
 
-            def note(i: int, completion: Completion) -> None:
-                delays.append(time.monotonic() - completion.log_probs[0])
-                told(i, completion)
+            def note(done: Done) -> None:
+                told(done)
+                now = time.monotonic()
+                delays.extend(now - completion.log_probs[0] for _, completion in done)
 
             self.on_done: OnDone | None = note
             return super().generate(prompts, temperature)

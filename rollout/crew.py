@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("taut.rollout")
 
 START_DEADLINE_S = 900.0  # an engine's first start on a busy machine: imports, kernels compiled, weights read
-GC_EVERY = 20_000  # new objects; rollouts are many small ones, and by Python's 700 a tenth of the driver's time is spent on them
+# Python's garbage collection while there is a pool: how many new objects make a young one, young ones an older, older ones a full.
+# By Python's own (700, 10, 10) a tenth of the driver's time goes into the older ones, for rollouts are many objects that live a step;
+# a young one of 20,000 holds up reports for 40 ms
+COLLECT = (2_000, 20, 100)
 MAX_RESTARTS = 3  # of one worker within one call
 POLL_S = 1.0  # longest silence of a worker that has nothing to say
 # a report waits so long for so many rollouts to end; for each worker of the pool so much longer. One costs the engine's process
@@ -69,8 +72,8 @@ class Member:
 class Owner(Protocol):
     """Who hears of a crew."""
 
-    def ended(self, worker: int, item: int, completion: Completion) -> None:
-        """A rollout of the `generate` under way."""
+    def ended(self, worker: int, done: Sequence[tuple[int, Completion]]) -> None:
+        """Rollouts of the `generate` under way: position and completion of each."""
         ...
 
     def ready(self, worker: int) -> None:
@@ -114,7 +117,7 @@ class Crew:
             raise
         gc.freeze()  # what is there by now stays; a full collection over it would hold up reports for a third of a second
         self._thresholds = gc.get_threshold()
-        gc.set_threshold(GC_EVERY, *self._thresholds[1:])
+        gc.set_threshold(*COLLECT)
 
     def ask(self, method: str, args: Sequence[tuple[Any, ...]], workers: Sequence[int]) -> list[Any]:
         """The result of a method on each of `workers`, of arguments of its own; waits for all."""
@@ -228,9 +231,9 @@ class Crew:
         if answer.progress != member.progress:
             member.progress = answer.progress
             self._watch.seen(worker, time.monotonic())
-        for number, item, completion in answer.ended:
-            if number == member.number and not member.given_up:
-                self.owner.ended(worker, item, completion)
+        done = [(item, completion) for number, item, completion in answer.ended if number == member.number]
+        if done and not member.given_up:
+            self.owner.ended(worker, done)
         for result in answer.results:
             command, member.command = member.command, None
             assert command is not None and result.number == member.number, "one command at a time"

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 DIVERGED = "log-probs are not finite: the weights have diverged; go back to a checkpoint and lower the learning rate"
 CANARY_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}  # nats, largest gap of one token
 SEED_BITS = (1 << 63) - 1  # of a prompt's seed: what both engines' generators take
-OnDone = Callable[[int, Completion], None]
+Done = Sequence[tuple[int, Completion]]  # positions of prompts that were asked for together, and what came of them
+OnDone = Callable[[Done], None]
+OnEnd = Callable[[int, Completion], None]
 Refresh = Callable[[], "tuple[Mapping[str, torch.Tensor], int] | None"]
 Feed = Callable[[bool], "Sequence[tuple[int, Prompt]] | None"]
 
@@ -64,7 +66,7 @@ class Engine(Protocol):
     temperature: what `generate` samples at unless told otherwise, and what `score` uses. canary_tolerance: the largest
     gap in nats between this engine's and the trainer's log-prob of a token that counts as rounding. max_model_len: the most
     tokens of prompt and response together; vocab_size: token ids are below it. on_done: when set,
-    `generate` may call it with the position and the completion of a prompt as soon as that ends, before it returns them all.
+    `generate` may call it with the positions and the completions of prompts as soon as they end, before it returns them all.
     refresh: when set, `generate` asks it now and then for weights newer than the engine's, with their version. They are loaded
     between two tokens: what is under way goes on under them as if it had been a prompt (no key or value of the old weights is
     read again), so that each token has one version, and the log-prob that this version gives it.
@@ -128,7 +130,7 @@ class Engine(Protocol):
 class LocalEngine(Engine, Protocol):
     """An engine in this process: one that takes up prompts while it is at work on others."""
 
-    def stream(self, more: Feed, ended: OnDone, temperature: float) -> None:
+    def stream(self, more: Feed, ended: OnEnd, temperature: float) -> None:
         """Complete what `more` gives, and tell `ended` of each as it comes.
 
         more(idle) is asked between any two steps: further (number, prompt)s to be taken up beside those under way, an empty list
@@ -147,7 +149,7 @@ def generate_by_stream(engine: LocalEngine, prompts: Sequence[Prompt], temperatu
     def ended(i: int, completion: Completion) -> None:
         done[i] = completion
         if engine.on_done is not None:
-            engine.on_done(i, completion)
+            engine.on_done([(i, completion)])
 
     def more(idle: bool) -> list[tuple[int, Prompt]] | None:
         if engine.enough is not None and engine.enough():

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,8 @@ def write_rollouts(
         "version": [r.versions[-1] if r.versions else -1 for r in rollouts],
         "oldest_version": [min(r.versions, default=-1) for r in rollouts],
         "prompt_ids": _lists([r.prompt_ids for r in rollouts]),
-        "token_ids": _lists([r.token_ids for r in rollouts] if batch.tokens is None else batch.tokens.tolist()),
-        "log_probs": pa.array([r.log_probs for r in rollouts], pa.list_(pa.float32())),
+        "token_ids": _lists([r.token_ids for r in rollouts]),
+        "log_probs": _lists([r.log_probs for r in rollouts], np.float32),
     }
     if scores is not None:
         columns |= {"reward": scores.total, "keep": scores.keep}
@@ -81,15 +82,12 @@ def write_rollouts(
     write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
 
 
-def _lists(rows: Sequence[Sequence[int]]) -> Any:
-    """An arrow column of lists; a row that comes again (the prompt of a group) is converted once."""
+def _lists(rows: Sequence[Sequence[float]], kind: type[np.number] = np.int32) -> Any:
+    """An arrow column of lists of numbers."""
     import pyarrow as pa
 
-    distinct = {id(row): row for row in rows}
-    once = {i: np.asarray(row, None if len(row) else np.int64) for i, row in distinct.items()}
-    parts = [once[id(row)] for row in rows]
-    ends = np.cumsum([0, *map(len, parts)], dtype=np.int32)
-    values = np.concatenate(parts).astype(np.int32) if parts else np.empty(0, np.int32)
+    ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+    values = np.fromiter(chain.from_iterable(rows), kind, ends[-1])
     return pa.ListArray.from_arrays(pa.array(ends), pa.array(values))
 
 

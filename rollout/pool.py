@@ -21,6 +21,7 @@ from rollout.schedule import Schedule
 from rollout.transfer import Broadcast
 from rollout.types import Completion, Prompt
 from rollout.weights import stored
+from rollout.worker import pack
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +47,7 @@ class RayPool:
         self._broadcast: Broadcast | None = None
         self._canary: tuple[Sequence[int], list[float]] | None = None  # what a healthy worker scored since then
         self._schedule: Schedule | None = None
-        self._take: Callable[[int, Completion], None] = lambda item, completion: None
+        self._take: OnDone = lambda done: None
         self._step_back: Callable[[], None] = lambda: None  # undoes `stand_aside`
         self._crew = Crew(self, config, model_path, stop_ids, place)
         self.facts = self._crew.facts
@@ -68,10 +69,11 @@ class RayPool:
         schedule = Schedule(self.config.workers, len(prompts), self.config.feed, size)
         completions: list[Completion | None] = [None] * len(prompts)
 
-        def take(item: int, completion: Completion) -> None:
-            completions[item] = completion
+        def take(done: Sequence[tuple[int, Completion]]) -> None:
+            for item, completion in done:
+                completions[item] = completion
             if self.on_done is not None:
-                self.on_done(item, completion)
+                self.on_done(done)
 
         def give() -> None:
             if self.enough is not None and self.enough():
@@ -79,7 +81,7 @@ class RayPool:
             if self.refresh is not None and (newer := self.refresh()) is not None:
                 self._swap(*newer)
             for worker, items in schedule.assign():
-                member, work = self._crew.members[worker], [(i, prompts[i]) for i in items]
+                member, work = self._crew.members[worker], pack([(i, prompts[i]) for i in items])
                 if member.command is None:
                     self._crew.send(worker, Command("generate", (work, temperature, fixed)))
                 else:
@@ -92,7 +94,7 @@ class RayPool:
         try:
             self._crew.pump(lambda: not schedule.done, give)
             if not fixed:
-                self._crew.each(lambda member: member.actor.feed.remote(member.number, [], True))
+                self._crew.each(lambda member: member.actor.feed.remote(member.number, pack([]), True))
             self._schedule = None
             self._crew.finish()
         finally:
@@ -164,10 +166,10 @@ class RayPool:
 
     # ---- what the crew tells ---------------------------------------------------------------------------------------
 
-    def ended(self, worker: int, item: int, completion: Completion) -> None:
+    def ended(self, worker: int, done: Sequence[tuple[int, Completion]]) -> None:
         """See `rollout.crew.Owner`, as of the next three."""
-        if self._schedule is not None and self._schedule.ended(worker, item):
-            self._take(item, completion)
+        if (schedule := self._schedule) is not None:
+            self._take([(item, completion) for item, completion in done if schedule.ended(worker, item)])
 
     def ready(self, worker: int) -> None:
         """The worker may be given prompts."""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from rewards.batch import Batch, Verdict
 from rewards.errors import TautError
 from rewards.verifier import Judgement, Verifier
-from rollout.engine import Engine, Enough
+from rollout.engine import Done, Engine, Enough
 from rollout.prompts import PromptTemplate, thinking_open
 from rollout.seeds import seeds_of
 from rollout.types import Completion, Problem, Prompt, Request, Rollout
@@ -62,13 +62,16 @@ class Sampler:
         lacking, whole = Counter(r.group for r in requests), list[int]()  # rollouts by group; groups as they ended
         self._begun.clear()
 
-        def ended(i: int, completion: Completion) -> None:
-            r = requests[i]
-            rollouts[i] = self._rollout(r, encoded[r.train_prompt or r.prompt], prefixes.get(r.prefix, ()), completion)
-            lacking[r.group] -= 1
-            if not lacking[r.group]:
-                whole.append(r.group)
-            if self.verifier:  # without one a sampler only samples
+        def ended(done: Done) -> None:
+            for i, completion in done:
+                r = requests[i]
+                rollouts[i] = self._rollout(
+                    r, encoded[r.train_prompt or r.prompt], prefixes.get(r.prefix, ()), completion
+                )
+                lacking[r.group] -= 1
+                if not lacking[r.group]:
+                    whole.append(r.group)
+            for i, _ in done if self.verifier else ():  # without one a sampler only samples
                 self._begun[id(rollouts[i])] = rollouts[i], begin(self.verifier, rollouts[i])
 
         self.engine.on_done = ended
@@ -76,9 +79,9 @@ class Sampler:
             self.engine.enough = lambda: len(whole) >= wanted
         try:
             completions = self.engine.generate(prompts, temperature)
-            for i, (_, completion) in enumerate(zip(requests, completions, strict=True)):
-                if i not in rollouts:  # an engine need not tell of each
-                    ended(i, completion)
+            ended(
+                [(i, completion) for i, completion in enumerate(completions) if i not in rollouts]
+            )  # those not told of
         except Enough:  # of what had ended by then it has told
             pass
         finally:
@@ -135,10 +138,10 @@ def well_formed(text: str, names: Sequence[str] = ("think", "answer")) -> frozen
     """The tags of `names` that open once and close once, in that order, none inside another."""
     spans = {}
     for name in names:
-        if text.count(f"<{name}>") == 1 == text.count(f"</{name}>") and text.index(f"<{name}>") < text.index(
-            f"</{name}>"
-        ):
-            spans[name] = (text.index(f"<{name}>"), text.index(f"</{name}>"))
+        opening, closing = f"<{name}>", f"</{name}>"
+        span = text.find(opening), text.find(closing)
+        if 0 <= span[0] < span[1] and (text.rfind(opening), text.rfind(closing)) == span:
+            spans[name] = span
     apart = [n for n, a in spans.items() if all(a[1] < b[0] or b[1] < a[0] for m, b in spans.items() if m != n)]
     return frozenset(apart)
 
@@ -158,9 +161,9 @@ def heldout_requests(
 
 def _arrays(rows: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
     """An array a row, all parts of one."""
-    ends = np.cumsum([len(row) for row in rows])
-    whole = np.fromiter(chain.from_iterable(rows), np.int64, ends[-1] if rows else 0)
-    return np.split(whole, ends[:-1]) if rows else []
+    ends = np.cumsum([0, *map(len, rows)]).tolist()
+    whole = np.fromiter(chain.from_iterable(rows), np.int64, ends[-1])
+    return [whole[start:end] for start, end in pairwise(ends)]
 
 
 def to_batch(rollouts: Sequence[Rollout], **columns: Any) -> Batch:

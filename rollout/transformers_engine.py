@@ -26,6 +26,7 @@ from rollout.engine import (
     EngineConfig,
     Feed,
     OnDone,
+    OnEnd,
     Refresh,
     check_request,
     generate_by_stream,
@@ -72,7 +73,7 @@ class TransformersEngine:
         return generate_by_stream(self, prompts, temperature)
 
     @torch.inference_mode()
-    def stream(self, more: Feed, ended: OnDone, temperature: float) -> None:
+    def stream(self, more: Feed, ended: OnEnd, temperature: float) -> None:
         """Complete what `more` gives, in batches: what comes while one is decoded waits for the next."""
         waiting: list[tuple[int, Prompt]] = []
         closed = False
@@ -140,7 +141,7 @@ class TransformersEngine:
             torch.cuda.empty_cache()
 
     def _generate_batch(
-        self, batch: Sequence[tuple[int, Prompt]], temperature: float, look: Callable[[], None], ended: OnDone
+        self, batch: Sequence[tuple[int, Prompt]], temperature: float, look: Callable[[], None], ended: OnEnd
     ) -> None:
         """Decode up to `batch_size` prompts side by side; `look` at the world before each token."""
         numbers, prompts = [i for i, _ in batch], [p for _, p in batch]

@@ -26,6 +26,7 @@ from rollout.engine import (
     EngineConfig,
     Feed,
     OnDone,
+    OnEnd,
     Refresh,
     check_request,
     generate_by_stream,
@@ -109,7 +110,7 @@ class VllmEngine:
         check_request(prompts, temperature, self.max_model_len, self.vocab_size)
         return generate_by_stream(self, prompts, temperature)
 
-    def stream(self, more: Feed, ended: OnDone, temperature: float) -> None:
+    def stream(self, more: Feed, ended: OnEnd, temperature: float) -> None:
         """Complete what `more` gives, side by side as far as there is room."""
         self.llm.reset_prefix_cache()  # a call's rounding must not depend on the calls before it
 

@@ -6,8 +6,10 @@ far the engine's thread has got. A process that answers while its engine's threa
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import pickle
 import threading
 import time
 from collections.abc import Sequence
@@ -24,9 +26,14 @@ from rollout.weights import Arrays, to_tensors
 
 log = logging.getLogger("taut.rollout")
 
-IDLE_S = 0.02  # between two looks for more prompts where the engine has nothing to do
+IDLE_S = 0.02  # longest wait for more prompts where the engine has nothing to do: there may be new weights
 Ended = tuple[int, int, Completion]  # the command's number, the prompt's position, what came of it
 Fed = tuple[int, Prompt]
+
+
+def pack(prompts: Sequence[Fed]) -> bytes:
+    """Prompts as a worker takes them; Ray would look into each."""
+    return pickle.dumps(list(prompts), pickle.HIGHEST_PROTOCOL)
 
 
 @dataclass(frozen=True)
@@ -60,14 +67,16 @@ class Worker(Actor):
         self._number = self._dropped = self._left = 0  # left: rollouts under way
         self._newer: tuple[Arrays, int] | None = None
         self._report, self._changed = Report(), threading.Condition()
+        self._enough = 1  # rollouts that are worth waking for
         threading.Thread(target=self._serve, name="engine", daemon=True).start()
 
     def put(self, number: int, method: str, *args: Any) -> None:
         """Have the engine's thread do `start`, `generate`, `load_weights` or `score`; its result comes with a report."""
         self._commands.put((number, method, args))
 
-    def feed(self, number: int, prompts: Sequence[Fed], last: bool) -> None:
+    def feed(self, number: int, packed: bytes, last: bool) -> None:
         """More prompts for the `generate` of this number, which may be still on its way; last: no more will come."""
+        prompts: list[Fed] = pickle.loads(packed)
         with self._changed:
             self._fed.setdefault(number, []).extend(prompts)
             if last:
@@ -87,8 +96,9 @@ class Worker(Actor):
         with self._changed:
             self._changed.wait_for(lambda: self._report.ended or self._report.results, wait_s)
             if self._report.ended and not self._report.results:
-                told = self._report
+                told, self._enough = self._report, enough
                 self._changed.wait_for(lambda: told.results or len(told.ended) >= enough or not self._left, gather_s)
+                self._enough = 1
             report, self._report = self._report, Report(self._report.progress)
         return report
 
@@ -117,12 +127,15 @@ class Worker(Actor):
         core = own[0] if each == 1 else None
         self.engine = make_engine(config.model_copy(update={"workers": 0, "core": core}), model_path, stop_ids)
         self.engine.borrows = True  # what lies in the object store never changes
+        gc.collect()
+        gc.freeze()  # what is there by now stays; to look through it again would hold the engine up
         facts = ("name", "canary_tolerance", "max_model_len", "vocab_size")
         return {"cores": own} | {name: getattr(self.engine, name) for name in facts}
 
-    def _generate(self, prompts: Sequence[Fed], temperature: float, whole: bool) -> None:
+    def _generate(self, packed: bytes, temperature: float, whole: bool) -> None:
         """Complete these prompts and, unless they are the whole, those that are fed until the last."""
-        first, number, self._left = list(prompts), self._number, 0
+        first: list[Fed] = pickle.loads(packed)
+        number, self._left = self._number, 0
 
         def more(idle: bool) -> list[Fed] | None:
             nonlocal first
@@ -131,19 +144,20 @@ class Worker(Actor):
             self._take_newer()
             with self._changed:
                 self._report.progress += 1
+                if idle and not first and not whole:
+                    self._changed.wait_for(lambda: number in self._fed or number in self._closed, IDLE_S)
                 given, first = first, []
                 given += self._fed.pop(number, [])
                 closed = whole or number in self._closed
                 self._left += len(given)
-            if idle and not given and not closed:
-                time.sleep(IDLE_S)
             return given if given or not closed else None
 
         def ended(item: int, completion: Completion) -> None:
             with self._changed:
                 self._left -= 1
                 self._report.ended.append((number, item, completion))
-                self._changed.notify_all()
+                if len(self._report.ended) >= self._enough or not self._left:
+                    self._changed.notify_all()
 
         self.engine.stream(more, ended, temperature)
 

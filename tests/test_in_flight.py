@@ -108,7 +108,7 @@ def test_workers_take_up_new_weights_and_so_do_those_that_replace_them(
             return newer.pop()
 
         ended: list[int] = []
-        pool.on_done = lambda item, completion: ended.append(item)
+        pool.on_done = lambda done: ended.extend(item for item, _ in done)
         pool.refresh = refresh
         given = pool.generate(asked)
         pool.refresh = None

@@ -18,7 +18,7 @@ from rewards.errors import TautError
 from rollout import cluster as clusters
 from rollout import crew as crews
 from rollout.choose import make_engine
-from rollout.engine import EngineConfig, Feed, OnDone
+from rollout.engine import EngineConfig, Feed, OnEnd
 from rollout.pool import RayPool
 from rollout.sync import Canary, sync
 from rollout.types import Completion, Prompt
@@ -134,7 +134,7 @@ class FlakyEngine:
         if not self.folder.is_dir():
             raise TautError(f"model={model_path}: not there")
 
-    def stream(self, more: Feed, ended: OnDone, temperature: float) -> None:
+    def stream(self, more: Feed, ended: OnEnd, temperature: float) -> None:
         waiting: list[tuple[int, Prompt]] = []
         while (given := more(not waiting)) is not None or waiting:
             waiting += given or ()
@@ -213,7 +213,7 @@ def test_every_way_to_fail_once_is_survived(flaky: RayPool, monkeypatch: pytest.
     flaky.score_all((1, 2, 3))
     asked = ask(1, 1, 1, 1, FlakyEngine.DIE_ONCE, 1, 1, 1, FlakyEngine.FAIL, 1, 1, 1, 1, 1)
     told: list[int] = []
-    monkeypatch.setattr(flaky, "on_done", lambda i, completion: told.append(i))
+    monkeypatch.setattr(flaky, "on_done", lambda done: told.extend(i for i, _ in done))
     given = flaky.generate(asked)
     assert [c.token_ids for c in given] == [p.ids for p in asked] and given[4].versions == (7, 7)
     assert sorted(told) == list(range(len(asked)))  # each once, also those that were sampled again

@@ -593,7 +593,7 @@ def test_rollouts_are_judged_as_they_end(verifier: Verifier) -> None:
             verifier.take_counts()
             for i in (1, 0):
                 assert self.on_done is not None
-                self.on_done(i, done[i])
+                self.on_done([(i, done[i])])
             early.append(verifier.take_counts().verdicts)
             return done
 

@@ -6,9 +6,9 @@ import threading
 import time
 from typing import Any
 
-from rollout.engine import Feed, OnDone
+from rollout.engine import Feed, OnEnd
 from rollout.types import Completion, Prompt
-from rollout.worker import Worker
+from rollout.worker import Worker, pack
 
 LONG, PATIENT = 5.0, 0.3
 
@@ -21,7 +21,7 @@ class Hands:
     def __init__(self) -> None:
         self.go = threading.Semaphore(0)
 
-    def stream(self, more: Feed, ended: OnDone, temperature: float) -> None:
+    def stream(self, more: Feed, ended: OnEnd, temperature: float) -> None:
         """One after another."""
         waiting: list[tuple[int, Prompt]] = []
         while (given := more(not waiting)) is not None or waiting:
@@ -39,7 +39,7 @@ def timed(worker: Worker, gather_s: float, enough: int) -> tuple[float, Any]:
 def test_reports_gather_while_more_is_under_way() -> None:
     worker, hands = Worker(), Hands()
     worker.engine = hands
-    worker.put(1, "generate", [(i, Prompt((5,), 3, i)) for i in range(4)], 1.0, False)
+    worker.put(1, "generate", pack([(i, Prompt((5,), 3, i)) for i in range(4)]), 1.0, False)
     hands.go.release()
     seconds, report = timed(worker, PATIENT, 50)
     assert [item for _, item, _ in report.ended] == [0] and PATIENT <= seconds < LONG
@@ -49,7 +49,7 @@ def test_reports_gather_while_more_is_under_way() -> None:
     hands.go.release()
     seconds, report = timed(worker, LONG, 50)  # nothing more is under way
     assert [item for _, item, _ in report.ended] == [3] and seconds < LONG
-    worker.feed(1, [(4, Prompt((5,), 3, 4))], True)
+    worker.feed(1, pack([(4, Prompt((5,), 3, 4))]), True)
     hands.go.release()
     seconds, report = timed(worker, LONG, 50)
     assert [item for _, item, _ in report.ended] == [4] and seconds < LONG
