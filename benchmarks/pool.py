@@ -239,7 +239,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the numbers."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pool", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rollouts", type=int, help="default: 1,000,000; with --model 64")
-    parser.add_argument("--rate", type=float, default=10_000.0, help="rollouts a second that end, all workers together")
+    parser.add_argument("--rate", type=float, default=8_000.0, help="rollouts a second that end, all workers together")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--step", type=int, default=2048, help="rollouts a step")
     parser.add_argument("--feed", choices=("fixed", "free"), default="free")

@@ -81,6 +81,7 @@ class Worker(Actor):
             self._fed.setdefault(number, []).extend(prompts)
             if last:
                 self._closed.add(number)
+            self._changed.notify_all()
 
     def swap(self, arrays: Arrays, version: int) -> None:
         """Weights for the engine to take up between two tokens, or before its next command."""
