@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ HELDOUT = CHECKPOINT.parent / "data/heldout.jsonl"
 RESPONSES = "responses.json"
 GROUP = 8
 LATE_S = 0.05
+# shares of the cores' time that the machine's owner takes for others during a step, from and to; see `_by_taken`
+TAKEN = (0.0, 0.02, 0.05, 0.1, 1.0)
 
 
 class TimerEngine:
@@ -116,6 +119,7 @@ def measure(rollouts: int, rate: float, workers: int, step: int, feed: Feeding, 
     engine = Timed(EngineConfig(workers=workers, feed=feed, max_num_seqs=1024), str(out), ())
     delays: list[float] = []
     quantiles: list[NDArray[Any]] = []
+    late: list[int] = []
     memory: list[tuple[int, int]] = []
     steps = -(-rollouts // step)
     with Verifier(arithmetic=False) as verifier, ThreadPoolExecutor(1) as thread:
@@ -126,12 +130,14 @@ def measure(rollouts: int, rate: float, workers: int, step: int, feed: Feeding, 
             some = [problems[(first + i) % len(problems)] for i in range(step // GROUP)]
             return sampler(heldout_requests(some, template, GROUP, 512))
 
-        correct, late, begun, stolen = 0, 0, time.monotonic(), _stolen()
+        correct, taken, marks = 0, list[float](), [(time.monotonic(), _stolen())]
         under_way = thread.submit(sample, 0)
         for number in range(steps):
             sampled = under_way.result()
+            marks.append((time.monotonic(), _stolen()))
+            taken.append((marks[-1][1] - marks[-2][1]) / (marks[-1][0] - marks[-2][0]))
             quantiles.append(np.quantile(delays, [0.5, 0.99, 1.0]))
-            late += sum(delay > LATE_S for delay in delays)
+            late.append(sum(delay > LATE_S for delay in delays))
             delays.clear()
             if number + 1 < steps:
                 under_way = thread.submit(sample, number + 1)
@@ -140,8 +146,7 @@ def measure(rollouts: int, rate: float, workers: int, step: int, feed: Feeding, 
             correct += int((batch.verdict == 1).sum())
             if number == 0 or (number + 1) * 10 // steps > number * 10 // steps:
                 memory.append(((number + 1) * step, round(_resident())))
-        seconds = time.monotonic() - begun
-        stolen = (_stolen() - stolen) / seconds
+        seconds = time.monotonic() - marks[0][0]
     engine.close()
     by_step = np.array(quantiles) * 1e3
     return {
@@ -154,10 +159,22 @@ def measure(rollouts: int, rate: float, workers: int, step: int, feed: Feeding, 
             "99 %": float(np.median(by_step[:, 1])),
             "most": float(by_step[:, 2].max()),
         },
-        "late": late / steps / step,
-        "stolen": stolen,
+        "late": sum(late) / steps / step,
+        "taken": (marks[-1][1] - marks[0][1]) / (marks[-1][0] - marks[0][0]),
+        "by_taken": _by_taken(taken, by_step[:, 2], late, step),
         "memory_mib": memory,
     }
+
+
+def _by_taken(taken: Sequence[float], most_ms: NDArray[Any], late: Sequence[int], step: int) -> list[dict[str, Any]]:
+    """How late rollouts came in the steps during which the machine's owner took such a share of our cores' time."""
+    rows = []
+    for low, high in pairwise(TAKEN):
+        which = [i for i, share in enumerate(taken) if low <= share < high]
+        if which:
+            most, count = float(most_ms[which].max()), sum(late[i] for i in which)
+            rows.append({"taken": (low, high), "rollouts": len(which) * step, "most": most, "late": count})
+    return rows
 
 
 def _response(tokenizer: Any, answer: str, rng: np.random.Generator) -> list[int]:
@@ -239,7 +256,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the numbers."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pool", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rollouts", type=int, help="default: 1,000,000; with --model 64")
-    parser.add_argument("--rate", type=float, default=8_000.0, help="rollouts a second that end, all workers together")
+    parser.add_argument("--rate", type=float, default=9_000.0, help="rollouts a second that end, all workers together")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--step", type=int, default=2048, help="rollouts a step")
     parser.add_argument("--feed", choices=("fixed", "free"), default="free")
@@ -263,7 +280,13 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{found['rollouts']:,} rollouts of {found['tokens']:.0f} tokens, {found['per_second']:,.0f} a second")
     print(f"from a rollout's end until the sampler has it: median {delay['median']:.1f} ms, 99 % {delay['99 %']:.1f} ms (of a "
           f"step, in the median), most {delay['most']:.1f} ms; {found['late']:.3%} took longer than {LATE_S * 1e3:g} ms, while "
-          f"the machine's owner took {found['stolen']:.1%} of our cores' time")  # fmt: skip
+          f"the machine's owner took {found['taken']:.1%} of our cores' time")  # fmt: skip
+    print(f"\nsteps during which it took   rollouts  latest, ms  later than {LATE_S * 1e3:g} ms")
+    for row in found["by_taken"]:
+        low, high = row["taken"]
+        shares = f"{low:.0%} to {high:.0%}" if low else f"less than {high:.0%}"
+        print(f"{shares:<27}{row['rollouts']:>10,}{row['most']:>12.1f}{row['late']:>20,}")
+    print()
     print("memory: " + ", ".join(f"{mib} MiB after {count:,}" for count, mib in memory))
     return 0
 
