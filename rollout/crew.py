@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("taut.rollout")
 
 START_DEADLINE_S = 900.0  # an engine's first start on a busy machine: imports, kernels compiled, weights read
-# Python's garbage collection while there is a pool: how many new objects make a young one, young ones an older, older ones a full.
-# By Python's own (700, 10, 10) a tenth of the driver's time goes into the older ones, for rollouts are many objects that live a step;
-# a young one of 20,000 holds up reports for 40 ms
+# Python's garbage collection while there is a pool: how many new objects make a young one, young ones an older one, older ones a
+# full one. By Python's (700, 10, 10) a tenth of the driver's time goes into older ones, for rollouts are many objects that live a
+# step; a young one of 20,000 objects would hold up reports for 40 ms
 COLLECT = (2_000, 20, 100)
 MAX_RESTARTS = 3  # of one worker within one call
 POLL_S = 1.0  # longest silence of a worker that has nothing to say

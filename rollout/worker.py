@@ -11,7 +11,6 @@ import logging
 import os
 import pickle
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
