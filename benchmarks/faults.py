@@ -2,6 +2,7 @@
 
     python -m benchmarks.faults --kills 100          # 80 on the transformers engine, 20 on vLLM; over an hour on two cores
     python -m benchmarks.faults --kills 6 --out DIR  # what the tests run; given again, it goes on where it was
+    python -m benchmarks.faults --runs run-001,run-004  # two runs of the hundred kills
 
 Short runs of `taut train` on the embedded benchmark are shot at: SIGKILL for the trainer's process, for a verifier's, a rollout
 worker's or one of the trainer's ranks, while the run samples, syncs, updates or writes a checkpoint, at a random moment of that
@@ -115,12 +116,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--out", type=Path, default=Path("runs/faults"))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--runs", help="only these of them: run-001,run-004")
     parser.add_argument("--keep", action="store_true", help="keep the run folders")
     options = parser.parse_args(arguments)
+    cases = {case.name: case for case in plan(options.kills, options.seed)}
+    wanted = options.runs.split(",") if options.runs else list(cases)
+    if unknown := [name for name in wanted if name not in cases]:
+        parser.error(f"--runs {','.join(unknown)}: {options.kills} kills make {', '.join(cases)}")
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / f"faults-{options.kills}-{options.seed}.jsonl"
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    for case in plan(options.kills, options.seed)[len(done) :]:
+    for case in [cases[name] for name in wanted if name not in {row["name"] for row in done}]:
         start, run = time.monotonic(), options.out / case.name
         shutil.rmtree(run, ignore_errors=True)
         whole = unbroken(case, options.out)

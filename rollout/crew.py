@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rewards.errors import TautError
 from rollout import cluster
-from rollout.engine import EngineConfig
+from rollout.engine import Done, EngineConfig
 from rollout.schedule import Watch
-from rollout.types import Completion
 from rollout.worker import Report, Worker
 
 if TYPE_CHECKING:
@@ -72,8 +71,8 @@ class Member:
 class Owner(Protocol):
     """Who hears of a crew."""
 
-    def ended(self, worker: int, done: Sequence[tuple[int, Completion]]) -> None:
-        """Rollouts of the `generate` under way: position and completion of each."""
+    def ended(self, worker: int, done: Done) -> None:
+        """Rollouts of the `generate` under way."""
         ...
 
     def ready(self, worker: int) -> None:

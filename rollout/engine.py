@@ -18,7 +18,7 @@ CANARY_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}  # nats, largest gap of on
 SEED_BITS = (1 << 63) - 1  # of a prompt's seed: what both engines' generators take
 Done = Sequence[tuple[int, Completion]]  # positions of prompts that were asked for together, and what came of them
 OnDone = Callable[[Done], None]
-OnEnd = Callable[[int, Completion], None]
+OnEnd = Callable[[int, Completion], None]  # of one
 Refresh = Callable[[], "tuple[Mapping[str, torch.Tensor], int] | None"]
 Feed = Callable[[bool], "Sequence[tuple[int, Prompt]] | None"]
 

@@ -16,7 +16,7 @@ import numpy as np
 from rewards.errors import TautError
 from rollout import cores
 from rollout.crew import Command, Crew
-from rollout.engine import EngineConfig, Enough, OnDone, Refresh, check_request
+from rollout.engine import Done, EngineConfig, Enough, OnDone, Refresh, check_request
 from rollout.schedule import Schedule
 from rollout.transfer import Broadcast
 from rollout.types import Completion, Prompt
@@ -69,7 +69,7 @@ class RayPool:
         schedule = Schedule(self.config.workers, len(prompts), self.config.feed, size)
         completions: list[Completion | None] = [None] * len(prompts)
 
-        def take(done: Sequence[tuple[int, Completion]]) -> None:
+        def take(done: Done) -> None:
             for item, completion in done:
                 completions[item] = completion
             if self.on_done is not None:
@@ -166,7 +166,7 @@ class RayPool:
 
     # ---- what the crew tells ---------------------------------------------------------------------------------------
 
-    def ended(self, worker: int, done: Sequence[tuple[int, Completion]]) -> None:
+    def ended(self, worker: int, done: Done) -> None:
         """See `rollout.crew.Owner`, as of the next three."""
         if (schedule := self._schedule) is not None:
             self._take([(item, completion) for item, completion in done if schedule.ended(worker, item)])

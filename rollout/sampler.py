@@ -65,9 +65,8 @@ class Sampler:
         def ended(done: Done) -> None:
             for i, completion in done:
                 r = requests[i]
-                rollouts[i] = self._rollout(
-                    r, encoded[r.train_prompt or r.prompt], prefixes.get(r.prefix, ()), completion
-                )
+                prompt_ids, prefix = encoded[r.train_prompt or r.prompt], prefixes.get(r.prefix, ())
+                rollouts[i] = self._rollout(r, prompt_ids, prefix, completion)
                 lacking[r.group] -= 1
                 if not lacking[r.group]:
                     whole.append(r.group)
@@ -79,9 +78,8 @@ class Sampler:
             self.engine.enough = lambda: len(whole) >= wanted
         try:
             completions = self.engine.generate(prompts, temperature)
-            ended(
-                [(i, completion) for i, completion in enumerate(completions) if i not in rollouts]
-            )  # those not told of
+            # an engine need not tell of each
+            ended([(i, completion) for i, completion in enumerate(completions) if i not in rollouts])
         except Enough:  # of what had ended by then it has told
             pass
         finally:

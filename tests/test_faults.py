@@ -38,6 +38,12 @@ def test_what_is_lost_doubled_or_too_old_is_found(tmp_path: Path) -> None:
     ]
 
 
+def test_a_run_that_is_not_among_them_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--kills", "6", "--out", str(tmp_path), "--runs", "run-000,run-007"])
+    assert "--runs run-007: 6 kills make run-000, run-001" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_six_kills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +135,17 @@ def test_weights_are_timed_on_their_way() -> None:
     finally:
         ray.shutdown()
     assert seen["bytes"] > 1e7 and min(seen.values()) > 0
+
+
+@pytest.mark.slow
+def test_the_pool_is_timed_in_a_process_of_its_own() -> None:
+    """All that the timers let end are judged and logged, and each step is in one row of the table."""
+    command = [sys.executable, "-m", "benchmarks.pool", "--rollouts", "6144"]
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+    rows = re.findall(r"^(?:less than \d+%|\d+% to \d+%) +([\d,]+) +([\d.]+) +([\d,]+)$", printed, re.M)
+    assert printed.startswith("6,144 rollouts of ") and "MiB after 6,144" in printed and rows
+    assert sum(int(rollouts.replace(",", "")) for rollouts, _, _ in rows) == 6144
+    assert all(float(latest) > 0 for _, latest, _ in rows)
 
 
 def test_what_was_measured_goes_below_the_mark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
