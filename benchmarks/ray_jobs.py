@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from benchmarks.places import LocalProcess, cores
 from rewards.errors import TautError
-from rollout.join import join
+from rollout.join import join, python_path
 
 ROOT = Path(__file__).resolve().parents[1]
 ADDRESS = "ray.address"
@@ -259,9 +259,9 @@ def _holds(have: Mapping[str, float], cpus: float, gpus: float) -> int:
 
 def _connect(address: str | None) -> None:
     """Join the cluster at `address`, or start one on this machine."""
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # where actors find this module
     failed = "--jobs ray", "--jobs N does without Ray"
-    join(address, ADDRESS, failed, {"PYTHONPATH": path}, num_cpus=len(cores()), object_store_memory=OBJECT_STORE)
+    places = {"num_cpus": len(cores()), "object_store_memory": OBJECT_STORE}
+    join(address, ADDRESS, failed, {"PYTHONPATH": python_path()}, **places)
 
 
 def _check_nodes(ground: Ground, cpus: float, gpus: float) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rewards.errors import TautError
 from rollout.actor import dump_stack, versions
-from rollout.join import first_line, join
+from rollout.join import first_line, join, python_path
 
 JOIN_S = 20.0  # until the nodes of a cluster that was just started have come
 PLACE_S = 60.0  # until a worker's process should be there; after that it is looked whether there is any room for it
@@ -125,9 +124,7 @@ def spawn(worker: type, group: Any, index: int, gpus: int, cores: int = 1) -> An
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    root = str(Path(__file__).resolve().parents[1])
-    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    env = {"PYTHONPATH": os.pathsep.join(paths)}
+    env = {"PYTHONPATH": python_path()}
     if not gpus:
         env["OMP_NUM_THREADS"] = "1"
     options = ray.remote(worker).options(

@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from rewards.base import Scores
 from rewards.batch import OPTIONAL, Batch
 from rewards.errors import TautError
+from rollout.ragged import flat
 from rollout.types import Rollout
 
 _BATCH_COLUMNS = ("group", "length", "verdict", "problem_id", "sample_id", "truncated", "max_tokens", "origin")
@@ -86,9 +86,8 @@ def _lists(rows: Sequence[Sequence[float]], kind: type[np.number] = np.int32) ->
     """An arrow column of lists of numbers."""
     import pyarrow as pa
 
-    ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
-    values = np.fromiter(chain.from_iterable(rows), kind, ends[-1])
-    return pa.ListArray.from_arrays(pa.array(ends), pa.array(values))
+    values, ends = flat(rows, kind)
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(values))
 
 
 class Columns(Mapping[str, list[Any]]):

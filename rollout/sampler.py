@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from rewards.errors import TautError
 from rewards.verifier import Judgement, Verifier
 from rollout.engine import Done, Engine, Enough
 from rollout.prompts import PromptTemplate, thinking_open
+from rollout.ragged import flat
 from rollout.seeds import seeds_of
 from rollout.types import Completion, Problem, Prompt, Request, Rollout
 
@@ -159,9 +160,8 @@ def heldout_requests(
 
 def _arrays(rows: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
     """An array a row, all parts of one."""
-    ends = np.cumsum([0, *map(len, rows)]).tolist()
-    whole = np.fromiter(chain.from_iterable(rows), np.int64, ends[-1])
-    return [whole[start:end] for start, end in pairwise(ends)]
+    values, ends = flat(rows, np.int64)
+    return [values[start:end] for start, end in pairwise(ends.tolist())]
 
 
 def to_batch(rollouts: Sequence[Rollout], **columns: Any) -> Batch:

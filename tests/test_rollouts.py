@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from rewards import Batch, Linear, Progress, TautError, Verdict, build_reward
 from rewards.batch import OPTIONAL
+from rollout import ragged
 from rollout.log import read_rollouts, write_rollouts
 from rollout.sampler import to_batch, well_formed
 from rollout.sampling import GroupPlan
@@ -140,6 +142,17 @@ def test_reference_statistics_become_columns() -> None:
     assert to_batch(rollouts()).reference_length is None
     problem.extra["reference_accuracy"] = "high"  # a column of the data that happens to have this name
     assert to_batch([rollout]).reference_accuracy is None
+
+
+@given(st.lists(st.integers(0, 9), max_size=12), st.integers(1, 8))
+def test_rows_of_any_lengths_become_one_array(lengths: list[int], portion: int) -> None:
+    """Whatever portions they are converted in."""
+    rows = [tuple(range(i, i + n)) for i, n in enumerate(lengths)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ragged, "PORTION", portion)
+        values, ends = ragged.flat(rows, np.int32)
+    assert values.dtype == np.int32 and ends[0] == 0 and len(ends) == len(rows) + 1
+    assert [tuple(values[a:b].tolist()) for a, b in pairwise(ends)] == rows
 
 
 @pytest.mark.parametrize(
