@@ -126,7 +126,8 @@ def main(arguments: list[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / f"faults-{options.kills}-{options.seed}.jsonl"
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    for case in [cases[name] for name in wanted if name not in {row["name"] for row in done}]:
+    known = {row["name"] for row in done}
+    for case in [cases[name] for name in wanted if name not in known]:
         start, run = time.monotonic(), options.out / case.name
         shutil.rmtree(run, ignore_errors=True)
         whole = unbroken(case, options.out)

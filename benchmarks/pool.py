@@ -130,12 +130,11 @@ def measure(rollouts: int, rate: float, workers: int, step: int, feed: Feeding, 
             some = [problems[(first + i) % len(problems)] for i in range(step // GROUP)]
             return sampler(heldout_requests(some, template, GROUP, 512))
 
-        correct, taken, marks = 0, list[float](), [(time.monotonic(), _stolen())]
+        correct, marks = 0, [(time.monotonic(), _stolen())]
         under_way = thread.submit(sample, 0)
         for number in range(steps):
             sampled = under_way.result()
             marks.append((time.monotonic(), _stolen()))
-            taken.append((marks[-1][1] - marks[-2][1]) / (marks[-1][0] - marks[-2][0]))
             quantiles.append(np.quantile(delays, [0.5, 0.99, 1.0]))
             late.append(sum(delay > LATE_S for delay in delays))
             delays.clear()
@@ -149,6 +148,7 @@ def measure(rollouts: int, rate: float, workers: int, step: int, feed: Feeding, 
         seconds = time.monotonic() - marks[0][0]
     engine.close()
     by_step = np.array(quantiles) * 1e3
+    passed, lost = np.diff(marks, axis=0).T  # seconds of each step, and those that others had
     return {
         "rollouts": steps * step,
         "per_second": steps * step / seconds,
@@ -160,13 +160,13 @@ def measure(rollouts: int, rate: float, workers: int, step: int, feed: Feeding, 
             "most": float(by_step[:, 2].max()),
         },
         "late": sum(late) / steps / step,
-        "taken": (marks[-1][1] - marks[0][1]) / (marks[-1][0] - marks[0][0]),
-        "by_taken": _by_taken(taken, by_step[:, 2], late, step),
+        "taken": float(lost.sum() / passed.sum()),
+        "by_taken": _by_taken(lost / passed, by_step[:, 2], late, step),
         "memory_mib": memory,
     }
 
 
-def _by_taken(taken: Sequence[float], most_ms: NDArray[Any], late: Sequence[int], step: int) -> list[dict[str, Any]]:
+def _by_taken(taken: NDArray[Any], most_ms: NDArray[Any], late: Sequence[int], step: int) -> list[dict[str, Any]]:
     """How late rollouts came in the steps during which the machine's owner took such a share of our cores' time."""
     rows = []
     for low, high in pairwise(TAKEN):

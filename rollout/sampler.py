@@ -79,8 +79,8 @@ class Sampler:
             self.engine.enough = lambda: len(whole) >= wanted
         try:
             completions = self.engine.generate(prompts, temperature)
-            # an engine need not tell of each
-            ended([(i, completion) for i, completion in enumerate(completions) if i not in rollouts])
+            given = enumerate(zip(requests, completions, strict=True))
+            ended([(i, completion) for i, (_, completion) in given if i not in rollouts])  # it need not tell of each
         except Enough:  # of what had ended by then it has told
             pass
         finally:
